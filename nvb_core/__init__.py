@@ -1,0 +1,1 @@
+"""NVB-Face: model, cameras, sampling, checkpoints, face crop, provenance and command line."""

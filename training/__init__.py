@@ -1,0 +1,1 @@
+"""Training, synthetic heads and evaluation of NVB-Face."""
