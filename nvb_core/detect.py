@@ -1,0 +1,146 @@
+"""Faces in photos, by the LBP cascade in scikit-image's wheel: near-frontal ones, not too blurred, tilted up to 30°."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from .errors import FaceNotFoundError
+from .images import to_pil
+
+MARGIN = 0.15  # by which the picture's edge is extended, in longer sides: faces may be cut off or fill the picture
+MIN_FACE_PX = 14.0
+WINDOW_PX = 24  # the cascade's own
+ADVICE = "choose it with --box x,y,size, or take the picture's middle with --center"
+
+
+@dataclass(frozen=True)
+class FaceBox:
+    """Square around a face from the brows to the chin, in pixels; (x, y) is its top left corner.
+
+    A tilted face's square turns by `roll_deg` (clockwise) about its centre; x and y are those before turning.
+    """
+
+    x: float
+    y: float
+    size_px: float
+    roll_deg: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Search:
+    """One pass over the picture, scaled to a longer side of `side_px`; face sizes are fractions of that."""
+
+    side_px: int
+    smallest: float
+    largest: float
+    hits: int  # that agree on a face
+    tilts_deg: tuple[float, ...] = (0.0,)
+
+
+# In this order until one finds a face. A face is hit many times by windows of like place and size, anything else rarely:
+# in scikit-image's pictures without faces 4 hits at most agree in the first search.
+_SEARCHES = (
+    _Search(320, 0.10, 1.5, hits=5),
+    _Search(320, 0.10, 1.5, hits=6, tilts_deg=(-20.0, 20.0)),
+    _Search(800, 0.04, 0.12, hits=6),
+)
+_MIN_OF_BEST = 0.3  # hits of a face, as a share of the surest one's
+
+
+def detect_faces(pixels: Tensor) -> list[FaceBox]:
+    """Faces in a photo (3, H, W) in [-1, 1], largest first; empty if there is none."""
+    grey = to_pil(pixels).convert("L")
+    for search in _SEARCHES:
+        windows = np.concatenate([_windows(grey, search, tilt_deg) for tilt_deg in search.tilts_deg])
+        groups = _agreeing(windows)
+        enough = max([search.hits, *(_MIN_OF_BEST * len(group) for group in groups[:1])])
+        faces = [_face(group) for group in groups if len(group) >= enough]
+        if faces:
+            return sorted(faces, key=lambda face: -face.size_px)
+    return []
+
+
+def select_faces(boxes: Sequence[FaceBox], choice: str | int) -> list[FaceBox]:
+    """The "largest" face, "all" of them, or the one at an index counting from 0, largest first.
+
+    Raises FaceNotFoundError if there is no such face.
+    """
+    faces = sorted(boxes, key=lambda face: -face.size_px)
+    if not faces:
+        raise FaceNotFoundError(f"no face found; {ADVICE}")
+    if choice == "all":
+        return faces
+    index = 0 if choice == "largest" else choice
+    if not isinstance(index, int) or not 0 <= index < len(faces):
+        numbers = "0" if len(faces) == 1 else f"0 to {len(faces) - 1}"
+        found = f"{len(faces)} face{'s' * (len(faces) > 1)} found"
+        raise FaceNotFoundError(
+            f"{found}, none of them {choice!r:.40}; use --face largest, all or {numbers}; or {ADVICE}"
+        )
+    return [faces[index]]
+
+
+def _windows(grey: Image.Image, search: _Search, tilt_deg: float) -> np.ndarray:
+    """Windows (n, 4) that pass the cascade when the picture is turned back by the tilt: centre x, y, size, tilt."""
+    smallest = max(search.smallest, MIN_FACE_PX / max(grey.size))
+    if smallest >= search.largest:
+        return np.empty((0, 4))
+    scale = search.side_px / max(grey.size)
+    picture = np.asarray(_extended(grey, scale).rotate(tilt_deg, Image.Resampling.BILINEAR))  # counterclockwise
+    hits = _cascade().detect_multi_scale(
+        img=picture,
+        scale_factor=1.1,
+        step_ratio=1.0,
+        min_size=(max(WINDOW_PX, round(smallest * search.side_px)),) * 2,
+        max_size=(min(round(search.largest * search.side_px), *picture.shape),) * 2,
+        min_neighbor_number=0,
+        intersection_score_threshold=2.0,  # above 1, so that it groups nothing: the size of a group counts here
+    )
+    found = np.array([(hit["c"], hit["r"], hit["width"]) for hit in hits], dtype=float).reshape(-1, 3)
+    offset = (found[:, :2] + found[:, 2:] / 2 - np.array(picture.shape[::-1]) / 2) / scale
+    sin, cos = math.sin(math.radians(tilt_deg)), math.cos(math.radians(tilt_deg))
+    center = offset @ np.array([[cos, sin], [-sin, cos]]) + np.array(grey.size) / 2
+    inside = ((center >= 0) & (center <= grey.size)).all(axis=1)
+    return np.column_stack((center, found[:, 2] / scale, np.full(len(found), tilt_deg)))[inside]
+
+
+def _extended(grey: Image.Image, scale: float) -> Image.Image:
+    """The picture resized by `scale`, its edge pixels repeated outwards by MARGIN."""
+    width, height = (max(WINDOW_PX, round(side * scale)) for side in grey.size)
+    resized = grey.resize((width, height), Image.Resampling.BICUBIC)
+    return Image.fromarray(np.pad(np.asarray(resized), round(MARGIN * max(width, height)), mode="edge"))
+
+
+def _agreeing(windows: np.ndarray) -> list[np.ndarray]:
+    """Groups of windows (n, 4) of like centre and size, largest group first, none overlapping the centre of another."""
+    center, size = windows[:, :2], windows[:, 2]
+    distance = np.linalg.norm(center[:, None] - center, axis=-1) / np.minimum(size[:, None], size)
+    alike = (distance < 0.25) & (np.abs(np.log(size[:, None] / size)) < 0.35)
+    free = np.ones(len(windows), dtype=bool)
+    groups = []
+    while free.any():
+        members = alike[(alike & free).sum(axis=1).argmax()] & free
+        groups.append(windows[members])
+        free &= ~(distance[members] < 0.5).any(axis=0)
+    return groups
+
+
+def _face(group: np.ndarray) -> FaceBox:
+    x, y, size_px, tilt_deg = group.mean(axis=0).tolist()
+    return FaceBox(x - size_px / 2, y - size_px / 2, size_px, tilt_deg)
+
+
+@cache
+def _cascade() -> Any:
+    from skimage.data import lbp_frontal_face_cascade_filename
+    from skimage.feature import Cascade
+
+    return Cascade(lbp_frontal_face_cascade_filename())
