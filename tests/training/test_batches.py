@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import itertools
+import math
+import threading
+from dataclasses import fields
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from nvb_core.align import CropBox, crop_cameras
+from nvb_core.cameras import DEFAULT_FOV_DEG, Cameras
+from nvb_core.degradation import PRESETS
+from nvb_core.errors import ConfigError
+from training.batches import (
+    CropJitter,
+    RestorationBatch,
+    ViewBatch,
+    batch_generator,
+    jittered_crops,
+    prefetch,
+    sample_crops,
+    sample_restoration_batch,
+    sample_view_batch,
+)
+from training.data import FaceFolder, to_float
+
+SIZE, SIDE = 64, 80  # canonical crop and whole image: margin 1.25
+POINT = torch.tensor([[0.06, -0.04, 0.12]], dtype=torch.float64)
+ALWAYS, NEVER = CropJitter(probability=1.0), CropJitter(probability=0.0)
+CLEAN = PRESETS["level0"]
+
+
+def draw_dot(position: Tensor) -> Tensor:
+    """(3, SIDE, SIDE) uint8: a soft white dot on black at normalised image coordinates (2,)."""
+    axis = (torch.arange(SIDE) + 0.5) / SIDE
+    squared = (axis[None] - position[0]) ** 2 + (axis[:, None] - position[1]) ** 2
+    return (255 * torch.exp(-squared * SIDE**2 / (2 * 1.5**2))).byte().expand(3, -1, -1)
+
+
+def find_dot(image: Tensor) -> Tensor:
+    """Centroid (2,) of the dot in (3, S, S) in [-1, 1], in pixels."""
+    weight = (image.mean(0) + 1).clamp_min(0)
+    axis = torch.arange(image.shape[-1]) + 0.5
+    return torch.stack([(weight.sum(0) * axis).sum(), (weight.sum(1) * axis).sum()]) / weight.sum()
+
+
+@pytest.fixture(scope="module")
+def folder() -> FaceFolder:
+    """Five subjects seen from four sides each; every picture shows where POINT projects to."""
+    yaw, pitch = torch.linspace(-35, 35, 20), torch.linspace(-12, 18, 20).flip(0)
+    fov = 2 * math.degrees(math.atan(1.25 * math.tan(math.radians(DEFAULT_FOV_DEG / 2))))
+    cameras = Cameras.from_angles(yaw, pitch, fov_deg=fov)
+    pixels = torch.stack([draw_dot(p[0]) for p in cameras.project(POINT)])
+    return FaceFolder(pixels, cameras, tuple(np.arange(20).reshape(5, 4)), float(SIZE), SIZE)
+
+
+def assert_dots(images: Tensor, vectors: Tensor) -> int:
+    """Each image shows POINT, or mirrored POINT, where its camera vector says; returns how many are mirrored."""
+    cameras = Cameras.from_vector(vectors)
+    mirrored_point = POINT * torch.tensor([-1.0, 1, 1])
+    mirrored = 0
+    for image, camera in zip(images, cameras, strict=True):
+        seen = find_dot(image)
+        plain, flipped = (float((seen - camera.project(p)[0, 0] * SIZE).norm()) for p in (POINT, mirrored_point))
+        assert min(plain, flipped) < 0.5
+        assert max(plain, flipped) > 2
+        mirrored += flipped < plain
+    return mirrored
+
+
+def test_jittered_crops_have_exact_cameras(folder: FaceFolder) -> None:
+    rng = np.random.default_rng(0)
+    boxes = [ALWAYS.sample(rng, folder.canonical_box) for _ in range(20)]
+    crops, cameras = jittered_crops(to_float(folder.pixels), folder.cameras, boxes, SIZE)
+    assert crops.shape == (20, 3, SIZE, SIZE)
+    assert assert_dots(crops, cameras.to_vector()) == 0
+    one_by_one = [crop_cameras(camera, box, SIDE, SIDE) for camera, box in zip(folder.cameras, boxes, strict=True)]
+    torch.testing.assert_close(cameras.to_eg3d(), Cameras.cat(one_by_one).to_eg3d())
+
+
+def test_jitter_covers_its_ranges(folder: FaceFolder) -> None:
+    rng = np.random.default_rng(0)
+    boxes = [ALWAYS.sample(rng, folder.canonical_box) for _ in range(500)]
+    scales = np.array([b.size_px for b in boxes]) / SIZE
+    shifts = np.array([(b.center_x - SIDE / 2) / b.size_px for b in boxes])
+    rolls = np.array([b.roll_deg for b in boxes])
+    for values, low, high in ((scales, 0.8, 1.25), (shifts, -0.08, 0.08), (rolls, -12, 12)):
+        assert low <= values.min() < low + 0.05 * (high - low)
+        assert high - 0.05 * (high - low) < values.max() <= high
+    assert np.median(np.log(scales)) == pytest.approx(0, abs=0.03)
+    assert NEVER.sample(rng, folder.canonical_box) == folder.canonical_box == CropBox(SIDE / 2, SIDE / 2, SIZE)
+
+
+@pytest.mark.parametrize("bad", [{"scale": (1.2, 0.8)}, {"shift": -0.1}, {"roll_deg": 200}, {"probability": 2}])
+def test_bad_jitter(bad: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match="crop jitter"):
+        CropJitter(**bad)  # type: ignore[arg-type]
+
+
+def test_unjittered_crops_are_the_exact_centre(folder: FaceFolder) -> None:
+    crops = sample_crops(folder, 12, np.random.default_rng(0), NEVER)
+    centre = folder.canonical_crops(to_float(folder.pixels))
+    both = torch.cat([centre, centre.flip(-1)])
+    distance = (crops[:, None] - both[None]).abs().amax(dim=(2, 3, 4)).amin(dim=1)
+    assert float(distance.max()) < 1e-5
+
+
+def test_restoration_batch(folder: FaceFolder) -> None:
+    clean = sample_restoration_batch(folder, 6, batch_generator(0, 0, 0), ranges=CLEAN)
+    assert clean.lq.shape == (6, 3, SIZE, SIZE)
+    assert torch.equal(clean.lq, clean.target)
+    degraded = sample_restoration_batch(folder, 6, batch_generator(0, 0, 0))
+    assert torch.equal(degraded.target, clean.target)
+    assert bool(((degraded.lq - degraded.target).abs().amax(dim=(1, 2, 3)) > 0).all())
+
+
+def test_view_batch_cameras_match_pictures(folder: FaceFolder) -> None:
+    batch = sample_view_batch(folder, 8, 3, batch_generator(0, 0, 0), ALWAYS, CLEAN)
+    sources = assert_dots(batch.lq, batch.source_cameras)
+    targets = assert_dots(batch.targets.flatten(0, 1), batch.target_cameras.flatten(0, 1))
+    assert 0 < sources < 8
+    assert targets == 3 * sources  # a face is mirrored in all its views or in none
+    assert torch.equal(batch.degraded_targets, batch.targets)
+
+
+def test_view_batch_targets_are_canonical_views_of_the_same_subject(folder: FaceFolder) -> None:
+    batch = sample_view_batch(folder, 8, 2, batch_generator(0, 0, 0), NEVER, CLEAN, source_target_probability=0)
+    centre = folder.canonical_crops(to_float(folder.pixels))
+    pictures = torch.cat([centre, centre.flip(-1)]).flatten(1)
+    shown = torch.cat([batch.lq[:, None], batch.targets], dim=1).flatten(2)  # (B, 1 + N, ...)
+    found = torch.cdist(shown.flatten(0, 1), pictures).argmin(dim=1).view(8, 3) % 20
+    assert bool((found // 4 == found[:, :1] // 4).all())
+    assert all(len(set(row)) == 3 for row in found.tolist())
+
+
+def test_view_batch_may_target_the_source(folder: FaceFolder) -> None:
+    batch = sample_view_batch(folder, 4, 2, batch_generator(0, 0, 0), NEVER, CLEAN, source_target_probability=1)
+    torch.testing.assert_close(batch.targets[:, 0], batch.lq)
+    torch.testing.assert_close(batch.target_cameras[:, 0], batch.source_cameras)
+
+
+def test_targets_are_degraded_like_the_source(folder: FaceFolder) -> None:
+    still = FaceFolder(folder.pixels[:1].expand(20, -1, -1, -1), folder.cameras, folder.views, float(SIZE), SIZE)
+    batch = sample_view_batch(still, 3, 2, batch_generator(0, 0, 0), NEVER)
+    for lq, targets in zip(batch.lq, batch.degraded_targets, strict=True):
+        spread = (targets - lq).std()
+        strength = (lq - batch.targets[0, 0]).std()
+        assert float(spread) < max(1.5 * float(strength), 0.05)
+    other = (batch.degraded_targets[0] - batch.degraded_targets[1]).abs().max()
+    assert float(other) > 0
+
+
+def test_view_batch_needs_enough_views(folder: FaceFolder) -> None:
+    with pytest.raises(ConfigError, match="no subject has the 5 images"):
+        sample_view_batch(folder, 2, 4, batch_generator(0, 0, 0))
+
+
+def test_batches_are_pure_functions_of_seed_step_and_rank(folder: FaceFolder) -> None:
+    def restoration(*key: int) -> RestorationBatch:
+        return sample_restoration_batch(folder, 2, batch_generator(*key))
+
+    def views(*key: int) -> ViewBatch:
+        return sample_view_batch(folder, 2, 2, batch_generator(*key))
+
+    for make in (restoration, views):
+        first, again = make(1, 2, 3), make(1, 2, 3)
+        for field in fields(first):
+            assert torch.equal(getattr(first, field.name), getattr(again, field.name))
+        for key in ((0, 2, 3), (1, 0, 3), (1, 2, 0)):
+            assert not torch.equal(first.lq, make(*key).lq)
+
+
+def test_batches_check_shapes() -> None:
+    image, views = torch.zeros(2, 3, 8, 8), torch.zeros(2, 4, 3, 8, 8)
+    with pytest.raises(ValueError, match="target is"):
+        RestorationBatch(image, image[:1])
+    ViewBatch(image, torch.zeros(2, 16), views, torch.zeros(2, 4, 16), views)
+    with pytest.raises(ValueError, match="target_cameras is"):
+        ViewBatch(image, torch.zeros(2, 16), views, torch.zeros(2, 3, 16), views)
+
+
+# --- prefetch ---
+
+
+def test_prefetch_keeps_order_and_works_ahead() -> None:
+    made: list[int] = []
+    ready = threading.Event()
+
+    def make(step: int) -> int:
+        made.append(step)
+        if step == 12:
+            ready.set()
+        return step * step
+
+    batches = prefetch(make, start_step=10, depth=2)
+    assert next(batches) == 100
+    assert ready.wait(10)  # two more were begun without being asked for
+    assert list(itertools.islice(batches, 3)) == [121, 144, 169]
+    batches.close()
+    assert made == sorted(made)
+
+
+def test_prefetch_raises_at_the_failing_step() -> None:
+    def make(step: int) -> int:
+        if step == 2:
+            raise RuntimeError("step two")
+        return step
+
+    batches = prefetch(make, start_step=0, depth=3)
+    assert [next(batches), next(batches)] == [0, 1]
+    with pytest.raises(RuntimeError, match="step two"):
+        next(batches)
+    with pytest.raises(StopIteration):
+        next(batches)
+
+
+def test_prefetch_closes_its_thread() -> None:
+    batches = prefetch(lambda step: step, start_step=0)
+    next(batches)
+    assert any(thread.name.startswith("batches") for thread in threading.enumerate())
+    batches.close()
+    assert not any(thread.name.startswith("batches") for thread in threading.enumerate())

@@ -1,0 +1,215 @@
+"""Training batches: crop jitter, mirroring and degradation on top of a FaceFolder.
+
+A batch is a pure function of (seed, step, rank) through `batch_generator`, so resuming needs no random state.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nvb_core.align import CropBox, crop_batch, crop_cameras
+from nvb_core.cameras import Cameras, roll_rotation
+from nvb_core.degradation import PRESETS, DegradationMix, DegradationRanges, degrade, sample_degradation
+from nvb_core.errors import ConfigError
+
+from .data import FaceFolder, to_float
+
+Ranges = DegradationRanges | DegradationMix
+Batch = TypeVar("Batch")
+
+
+@dataclass(frozen=True)
+class CropJitter:
+    """How loosely inputs are cropped, relative to the canonical crop. All values are chosen."""
+
+    scale: tuple[float, float] = (0.8, 1.25)  # side of the crop / canonical side, log-uniform
+    shift: float = 0.08  # centre moves by up to this fraction of the crop's side, in x and in y
+    roll_deg: float = 12.0  # turns by up to this angle
+    probability: float = 0.8  # else the canonical crop
+
+    def __post_init__(self) -> None:
+        if not 0.1 <= self.scale[0] <= self.scale[1] <= 4:
+            raise ConfigError(f"crop jitter scale is {self.scale}, must be ascending in 0.1–4")
+        if not (0 <= self.shift <= 0.5 and 0 <= self.roll_deg <= 180 and 0 <= self.probability <= 1):
+            raise ConfigError(f"crop jitter needs shift in 0–0.5, roll_deg in 0–180, probability in 0–1: {self}")
+
+    def sample(self, rng: np.random.Generator, canonical: CropBox) -> CropBox:
+        """One jittered box; the same number of draws whatever the outcome."""
+        keep = rng.random() >= self.probability
+        size = canonical.size_px * math.exp(rng.uniform(math.log(self.scale[0]), math.log(self.scale[1])))
+        dx, dy = rng.uniform(-self.shift, self.shift, size=2) * size
+        roll = rng.uniform(-self.roll_deg, self.roll_deg)
+        return canonical if keep else CropBox(canonical.center_x + dx, canonical.center_y + dy, size, roll)
+
+
+@dataclass(frozen=True, eq=False)
+class RestorationBatch:
+    """Step 1: degraded and clean crops of the same pictures, float32 in [-1, 1]."""
+
+    lq: Tensor  # (B, 3, S, S)
+    target: Tensor  # (B, 3, S, S)
+
+    def __post_init__(self) -> None:
+        _check_shape("target", self.target, tuple(self.lq.shape))
+
+
+@dataclass(frozen=True, eq=False)
+class ViewBatch:
+    """Step 2: one degraded, jittered input per face and N canonical views of the same face."""
+
+    lq: Tensor  # (B, 3, S, S) float32 in [-1, 1]
+    source_cameras: Tensor  # (B, 16) camera vectors of lq
+    targets: Tensor  # (B, N, 3, S, S)
+    target_cameras: Tensor  # (B, N, 16)
+    degraded_targets: Tensor  # (B, N, 3, S, S): targets under the input's degradation
+
+    def __post_init__(self) -> None:
+        B, C, H, W = self.lq.shape
+        N = self.targets.shape[1]
+        _check_shape("source_cameras", self.source_cameras, (B, 16))
+        _check_shape("targets", self.targets, (B, N, C, H, W))
+        _check_shape("target_cameras", self.target_cameras, (B, N, 16))
+        _check_shape("degraded_targets", self.degraded_targets, (B, N, C, H, W))
+
+
+def _check_shape(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
+    if tuple(tensor.shape) != shape:
+        raise ValueError(f"{name} is {tuple(tensor.shape)}, must be {shape}")
+
+
+def batch_generator(seed: int, step: int, rank: int) -> np.random.Generator:
+    """The one source of randomness of a process's batch at a step."""
+    return np.random.default_rng([seed, step, rank])
+
+
+def jittered_crops(images: Tensor, cameras: Cameras, boxes: Sequence[CropBox], size: int) -> tuple[Tensor, Cameras]:
+    """Crop square images (B, 3, H, H), each by its own box; returns crops (B, 3, size, size) and their exact cameras.
+
+    The cameras equal `crop_cameras` of each image and box, computed for all at once.
+    """
+    values = torch.tensor([[b.center_x, b.center_y, b.size_px, b.roll_deg] for b in boxes], dtype=torch.float64)
+    centre, side, roll = values[:, :2] / images.shape[-1], values[:, 2:3] / images.shape[-1], values[:, 3]
+    unroll = roll_rotation(-roll)  # (B, 3, 3) of the cameras' axes
+    cam2world, intrinsics = cameras.cam2world.clone(), cameras.intrinsics.clone()
+    cam2world[:, :3, :3] = cam2world[:, :3, :3] @ unroll
+    intrinsics[:, [0, 1], [0, 1]] /= side
+    offset = (intrinsics[:, :2, 2] - centre) / side
+    intrinsics[:, :2, 2] = 0.5 + (offset[:, None] @ unroll[:, :2, :2])[:, 0]
+    return crop_batch(images, boxes, size), Cameras(cam2world, intrinsics)
+
+
+def sample_crops(folder: FaceFolder, batch_size: int, rng: np.random.Generator, jitter: CropJitter) -> Tensor:
+    """Clean random crops (B, 3, S, S) of random images, half of them mirrored."""
+    images = to_float(folder.pixels[torch.from_numpy(rng.integers(len(folder), size=batch_size))])
+    images = _mirror_images_(images, _coin(rng, batch_size))
+    return crop_batch(images, [jitter.sample(rng, folder.canonical_box) for _ in images], folder.size)
+
+
+def sample_restoration_batch(
+    folder: FaceFolder,
+    batch_size: int,
+    rng: np.random.Generator,
+    jitter: CropJitter = CropJitter(),
+    ranges: Ranges = PRESETS["train"],
+) -> RestorationBatch:
+    """Step 1: jittered crops of random images and their degraded copies, each degraded in its own way."""
+    target = sample_crops(folder, batch_size, rng, jitter)
+    return RestorationBatch(degrade(target, [sample_degradation(rng, ranges) for _ in target]), target)
+
+
+def sample_view_batch(
+    folder: FaceFolder,
+    faces: int,
+    views: int,
+    rng: np.random.Generator,
+    jitter: CropJitter = CropJitter(),
+    ranges: Ranges = PRESETS["train"],
+    source_target_probability: float = 0.1,
+) -> ViewBatch:
+    """Step 2: random subjects, a random source image and `views` other images of each; half of the faces mirrored.
+
+    With source_target_probability (chosen) the first target is the source's own picture, uncropped.
+    Raises ConfigError if no subject has more than `views` images.
+    """
+    chosen = _choose_views(folder, faces, views, rng, source_target_probability)  # (B, 1 + N), source first
+    flat = torch.from_numpy(chosen.reshape(-1))
+    mirror = _coin(rng, faces)
+    flat_mirror = mirror.repeat_interleave(views + 1)
+    images = _mirror_images_(to_float(folder.pixels[flat]), flat_mirror).unflatten(0, (faces, views + 1))
+    cameras = _mirror_cameras(folder.cameras[flat], flat_mirror)
+
+    boxes = [jitter.sample(rng, folder.canonical_box) for _ in range(faces)]
+    source, source_cameras = jittered_crops(images[:, 0], cameras[:: views + 1], boxes, folder.size)
+    targets = folder.canonical_crops(images[:, 1:].flatten(0, 1))
+    side = images.shape[-1]
+    vectors = crop_cameras(cameras, folder.canonical_box, side, side).to_vector().unflatten(0, (faces, views + 1))
+
+    degradations = [sample_degradation(rng, ranges) for _ in range(faces)]
+    return ViewBatch(
+        lq=degrade(source, degradations),
+        source_cameras=source_cameras.to_vector(),
+        targets=targets.unflatten(0, (faces, views)),
+        target_cameras=vectors[:, 1:],
+        degraded_targets=degrade(
+            targets, [d for d in degradations for _ in range(views)], list(range(1, views + 1)) * faces
+        ).unflatten(0, (faces, views)),
+    )
+
+
+def _choose_views(
+    folder: FaceFolder, faces: int, views: int, rng: np.random.Generator, source_target_probability: float
+) -> np.ndarray:
+    """Image indices (B, 1 + N), source first."""
+    usable = np.flatnonzero(folder.view_counts > views)
+    if not len(usable):
+        most = folder.view_counts.max()
+        raise ConfigError(f"no subject has the {views + 1} images that {views} target views need (most: {most})")
+    rows = [rng.permutation(folder.views[subject])[: views + 1] for subject in rng.choice(usable, size=faces)]
+    chosen = np.stack(rows)
+    own = rng.random(faces) < source_target_probability
+    chosen[own, 1] = chosen[own, 0]
+    return chosen
+
+
+def _coin(rng: np.random.Generator, count: int) -> Tensor:
+    return torch.from_numpy(rng.random(count) < 0.5)
+
+
+def _mirror_images_(images: Tensor, mirror: Tensor) -> Tensor:
+    """Flips images (B, 3, H, W) where mirror (B,), in place."""
+    images[mirror] = images[mirror].flip(-1)
+    return images
+
+
+def _mirror_cameras(cameras: Cameras, mirror: Tensor) -> Cameras:
+    flipped, mask = cameras.mirrored(), mirror[:, None, None]
+    return Cameras(
+        torch.where(mask, flipped.cam2world, cameras.cam2world),
+        torch.where(mask, flipped.intrinsics, cameras.intrinsics),
+    )
+
+
+def prefetch(make_batch: Callable[[int], Batch], start_step: int, depth: int = 2) -> Generator[Batch, None, None]:
+    """make_batch(start_step), make_batch(start_step + 1), ... without end, made ahead of use by one worker thread.
+
+    An exception in make_batch is raised at its step. Closing the iterator drops what is waiting.
+    """
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as pool:
+        steps = itertools.count(start_step)
+        pending = deque(pool.submit(make_batch, next(steps)) for _ in range(depth))
+        try:
+            while True:
+                pending.append(pool.submit(make_batch, next(steps)))
+                yield pending.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
