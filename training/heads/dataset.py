@@ -1,0 +1,200 @@
+"""Write a folder of rendered heads: PNGs and dataset.json, by several processes, resumable at any moment."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from nvb_core.cameras import Cameras
+from nvb_core.errors import ConfigError
+from nvb_core.staging import writing
+
+from .views import sample_view_cameras, with_margin
+
+INDEX = "dataset.json"
+INDEX_EVERY = 100  # finished identities
+
+
+@dataclass(frozen=True)
+class HeadSet:
+    """What a folder of heads holds; everything in it follows from these values."""
+
+    first_seed: int
+    count: int
+    views: int
+    size: int  # pixels of the canonical view, without the margin
+    samples: int  # rays a pixel
+    margin: float  # images show this many times the canonical view, at the same pixel scale
+
+    def __post_init__(self) -> None:
+        limits = {
+            "first_seed": (0, 2**31 - 1),
+            "count": (1, 10_000_000),
+            "views": (1, 100),
+            "size": (16, 2048),
+            "samples": (1, 16),
+            "margin": (1.0, 2.0),
+        }
+        for name, (low, high) in limits.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ConfigError(f"{name.replace('_', '-')} is {value}; expected {low}..{high}")
+        if self.samples not in (1, 4, 9, 16):
+            raise ConfigError(f"samples is {self.samples}; expected 1, 4, 9 or 16")
+
+    @property
+    def image_size(self) -> int:
+        return round(self.size * self.margin)
+
+    @property
+    def seeds(self) -> range:
+        return range(self.first_seed, self.first_seed + self.count)
+
+    def cameras(self, seed: int) -> Cameras:
+        return with_margin(sample_view_cameras(seed, self.views), self.image_size / self.size)
+
+    def meta(self) -> dict[str, Any]:
+        """What must agree for two runs to fill one folder."""
+        return {
+            "generator": "nvb-face heads 1",
+            "views": self.views,
+            "size": self.size,
+            "samples": self.samples,
+            "margin": self.image_size / self.size,
+        }
+
+
+def image_name(seed: int, view: int) -> str:
+    return f"{seed:08d}/{view:02d}.png"
+
+
+def pending(folder: Path, heads: HeadSet) -> list[int]:
+    """Seeds whose images aren't all there yet. Raises ConfigError where the folder holds another kind of set."""
+    index = folder / INDEX
+    if index.exists():
+        try:
+            found = json.loads(index.read_text()).get("meta", {})
+        except (ValueError, AttributeError) as error:
+            raise ConfigError(f"{index} is not a dataset index; choose another --out") from error
+        wrong = [f"{k} {found.get(k)} (not {v})" for k, v in heads.meta().items() if found.get(k) != v]
+        if wrong:
+            raise ConfigError(
+                f"{folder} already holds images of other settings: {', '.join(wrong)}; choose another --out"
+            )
+    return [seed for seed in heads.seeds if not (folder / f"{seed:08d}").is_dir()]
+
+
+def write_set_index(folder: Path, heads: HeadSet) -> None:
+    """Write dataset.json of all finished subjects in the folder; their labels follow from their seeds."""
+    from ..data import write_index
+
+    seeds = sorted(int(path.name) for path in folder.glob("[0-9]" * 8))
+    paths = [image_name(seed, view) for seed in seeds for view in range(heads.views)]
+    subjects = [f"heads-{seed:08d}" for seed in seeds for _ in range(heads.views)]
+    labels = torch.cat([torch.zeros(0, 25, dtype=torch.float64), *(heads.cameras(seed).to_eg3d() for seed in seeds)])
+    write_index(folder, paths, labels, subjects, heads.meta())
+
+
+def render_subject(folder: Path, heads: HeadSet, seed: int, device: str) -> None:
+    """Render one identity into a hidden folder and move it into place whole."""
+    from .expression import sample_expression
+    from .identity import sample_identity
+    from .render import render
+    from .scene import build_scene
+
+    scene = build_scene(sample_identity(seed), sample_expression(seed), heads.size, device)
+    views = render(scene, heads.cameras(seed), heads.image_size, heads.samples)
+    part = folder / f".{seed:08d}.{os.getpid()}"
+    try:
+        part.mkdir()
+        for view, rgb in enumerate(views.rgb):
+            pixels = ((rgb + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy()
+            Image.fromarray(pixels).save(part / f"{view:02d}.png", compress_level=3)
+        if not (folder / f"{seed:08d}").exists():  # a worker of a killed run may have outlived it
+            os.replace(part, folder / f"{seed:08d}")
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def prepare(device: str) -> None:
+    """Bake the basis and compile the kernels once, before workers would each do so."""
+    from .device import wp
+    from .expression import NEUTRAL
+    from .identity import sample_identity
+    from .render import render
+    from .scene import build_scene
+
+    if device == "cuda" and not wp.is_cuda_available():
+        raise ConfigError("device is cuda, but there is no CUDA device here; use --device cpu")
+    render(build_scene(sample_identity(0), NEUTRAL, 32, device), Cameras.from_angles(0.0), 32, 1)
+
+
+def render_set(folder: Path, heads: HeadSet, workers: int, device: str) -> Iterator[int]:
+    """Render what is missing, yielding each finished seed. Raises OutputError where the folder can't be written.
+
+    dataset.json is brought up to date now and then, so that training can start on what is there.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        seeds = pending(folder, heads)
+        for stale in folder.glob(".????????.*"):
+            shutil.rmtree(stale, ignore_errors=True)
+        write_set_index(folder, heads)
+        fresh, written = 0, heads.count - len(seeds)
+        for seed in _render_seeds(folder, heads, seeds, workers, device):
+            yield seed
+            fresh += 1
+            if fresh > max(INDEX_EVERY, written // 4):
+                write_set_index(folder, heads)
+                fresh, written = 0, written + fresh
+        write_set_index(folder, heads)
+
+
+def _render_seeds(folder: Path, heads: HeadSet, seeds: list[int], workers: int, device: str) -> Iterator[int]:
+    if not seeds:
+        return
+    prepare(device)
+    if workers == 1:
+        for seed in seeds:
+            render_subject(folder, heads, seed, device)
+            yield seed
+        return
+    jobs = [(folder, heads, seed, device) for seed in seeds]
+    with multiprocessing.get_context("spawn").Pool(workers, _start_worker) as pool:
+        yield from pool.imap_unordered(_run_job, jobs)
+
+
+def _start_worker() -> None:
+    """Workers are the parallelism, and Ctrl-C is the parent's to handle."""
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _run_job(job: tuple[Path, HeadSet, int, str]) -> int:
+    folder, heads, seed, device = job
+    render_subject(folder, heads, seed, device)
+    return seed
+
+
+def contact_sheet(folder: Path, heads: HeadSet, rows: int = 12) -> Image.Image:
+    """The first identities of the set, a row each, all views side by side."""
+    seeds = list(heads.seeds)[:rows]
+    lines = []
+    for seed in seeds:
+        line = []
+        for view in range(min(heads.views, 8)):
+            with Image.open(folder / image_name(seed, view)) as image:
+                line.append(np.asarray(image.convert("RGB")))
+        lines.append(np.concatenate(line, 1))
+    return Image.fromarray(np.concatenate(lines, 0))
