@@ -37,9 +37,7 @@ class CropBox:
     def __post_init__(self) -> None:
         values = (self.center_x, self.center_y, self.size_px, self.roll_deg)
         if not all(map(math.isfinite, values)) or self.size_px <= 0:
-            raise ConfigError(
-                f"crop box {values} must be finite with a size above 0: center_x, center_y, size_px, roll_deg"
-            )
+            raise ConfigError(f"{self} must be finite, with size_px above 0")
 
 
 def default_box(face: FaceBox) -> CropBox:
