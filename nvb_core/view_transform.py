@@ -1,0 +1,157 @@
+"""Features of the photo -> features of any view: camera predictor, 3D latent grid, frustum, depth aggregation.
+
+```
+features (B, C, h, w) ─┬─▶ CameraPredictor ──▶ camera vector (B, 16)
+                       └─▶ FeatureVolume(camera, t) ──▶ grid (B, C, g, g, g)
+grid, view cameras ──▶ sample_frustum ──▶ (B·N, C, D, h, w) ──▶ DepthAggregator(t) ──▶ (B·N, C, h, w)
+```
+"""
+
+from __future__ import annotations
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from .config import ModelConfig
+from .frustum import sample_frustum
+from .layers import Attention, FeedForward, ModulatedNorm, TimeEmbedding
+
+CAMERA_CHANNELS = 16
+FRONTAL_CAMERA = (1.0, 0, 0, 0, 0, -1.0, 0, 0, 0, 0, -1.0, 1.0, 1.0, 1.0, 0.5, 0.5)
+
+
+class CameraPredictor(nn.Module):
+    """Attention-pooled features -> camera vector of the photo."""
+
+    def __init__(self, channels: int, heads: int, tokens: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+        self.position = nn.Parameter(torch.randn(1, tokens, channels) * 0.02)
+        self.query = nn.Parameter(torch.randn(1, 1, channels) * 0.02)
+        self.attention = Attention(channels, heads)
+        last = nn.Linear(channels, CAMERA_CHANNELS)
+        self.head = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, channels), nn.SiLU(), last)
+        # Before training, every photo is frontal.
+        nn.init.zeros_(last.weight)
+        last.bias.data.copy_(torch.tensor(FRONTAL_CAMERA))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """features (B, C, h, w) -> camera vector (B, 16)."""
+        tokens = self.norm(rearrange(features, "b c h w -> b (h w) c")) + self.position
+        pooled = self.attention(self.query.expand(len(tokens), -1, -1), tokens)
+        return self.head(pooled[:, 0])
+
+
+class VolumeBlock(nn.Module):
+    """Cross-attention to the photo's features, self-attention in the grid, feed-forward; each modulated (Eq. 4)."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2, self.norm3 = (ModulatedNorm(width) for _ in range(3))
+        self.cross = Attention(width, heads)
+        self.self_attention = Attention(width, heads)
+        self.feed_forward = FeedForward(width)
+
+    def forward(self, x: Tensor, context: Tensor, condition: Tensor) -> Tensor:
+        """x (B, g³, C), context (B, h·w, C), condition (B, C) -> (B, g³, C)."""
+        x = x + self.cross(self.norm1(x, condition), context)
+        x = x + self.self_attention(self.norm2(x, condition))
+        return x + self.feed_forward(self.norm3(x, condition))
+
+
+class FeatureVolume(nn.Module):
+    """Learned queries, one per grid cell, gather the photo's features into a 3D latent grid."""
+
+    def __init__(self, channels: int, grid_size: int, blocks: int, heads: int, tokens: int) -> None:
+        super().__init__()
+        self.grid_size = grid_size
+        self.queries = nn.Parameter(torch.randn(grid_size**3, channels) * channels**-0.5)
+        self.features_in = nn.Linear(channels, channels)
+        self.position = nn.Parameter(torch.randn(1, tokens, channels) * 0.02)
+        self.time = TimeEmbedding(channels)
+        self.camera = nn.Sequential(nn.Linear(CAMERA_CHANNELS, channels), nn.SiLU(), nn.Linear(channels, channels))
+        self.blocks = nn.ModuleList(VolumeBlock(channels, heads) for _ in range(blocks))
+        self.norm_out = nn.LayerNorm(channels)
+
+    def forward(self, features: Tensor, camera: Tensor, timesteps: Tensor) -> Tensor:
+        """features (B, C, h, w), camera vector (B, 16), timesteps (B,) -> grid (B, C, z, y, x)."""
+        condition = self.time(timesteps) + self.camera(camera.to(features.dtype))
+        context = self.features_in(rearrange(features, "b c h w -> b (h w) c")) + self.position
+        x = self.queries.expand(len(features), -1, -1)
+        for block in self.blocks:
+            x = block(x, context, condition)
+        return rearrange(self.norm_out(x), "b (z y x) c -> b c z y x", z=self.grid_size, y=self.grid_size)
+
+
+class AggregatorBlock(nn.Module):
+    """Attention along each ray, attention within each depth plane, feed-forward; each time-modulated."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2, self.norm3 = (ModulatedNorm(width) for _ in range(3))
+        self.along_depth = Attention(width, heads)
+        self.across_plane = Attention(width, heads)
+        self.feed_forward = FeedForward(width)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """x (B, D, n, width), condition (B, width) -> (B, D, n, width)."""
+        batch, depth = x.shape[:2]
+
+        def modulated(norm: nn.Module) -> Tensor:
+            return rearrange(norm(rearrange(x, "b d n c -> b (d n) c"), condition), "b (d n) c -> b d n c", d=depth)
+
+        rays = rearrange(modulated(self.norm1), "b d n c -> (b n) d c")
+        x = x + rearrange(self.along_depth(rays), "(b n) d c -> b d n c", b=batch)
+        planes = rearrange(modulated(self.norm2), "b d n c -> (b d) n c")
+        x = x + rearrange(self.across_plane(planes), "(b d) n c -> b d n c", b=batch)
+        return x + self.feed_forward(modulated(self.norm3))
+
+
+class DepthAggregator(nn.Module):
+    """Frustum features -> view features: blocks, then the mean over depth (paper Eq. 6)."""
+
+    def __init__(self, channels: int, width: int, blocks: int, heads: int, depth: int, tokens: int) -> None:
+        super().__init__()
+        self.proj_in = nn.Linear(channels, width)
+        self.depth_position = nn.Parameter(torch.randn(1, depth, 1, width) * 0.02)
+        self.position = nn.Parameter(torch.randn(1, 1, tokens, width) * 0.02)
+        self.outside = nn.Parameter(torch.zeros(width))
+        self.time = TimeEmbedding(width)
+        self.blocks = nn.ModuleList(AggregatorBlock(width, heads) for _ in range(blocks))
+        self.norm_out = nn.LayerNorm(width)
+        self.proj_out = nn.Linear(width, channels)
+
+    def forward(self, frustum: Tensor, inside: Tensor, timesteps: Tensor) -> Tensor:
+        """frustum (B, C, D, h, w), inside (B, D, h, w) bool, timesteps (B,) -> (B, C, h, w)."""
+        height = frustum.shape[-2]
+        x = self.proj_in(rearrange(frustum, "b c d h w -> b d (h w) c")) + self.depth_position + self.position
+        x = x + rearrange(~inside, "b d h w -> b d (h w) 1").to(x.dtype) * self.outside
+        condition = self.time(timesteps)
+        for block in self.blocks:
+            x = block(x, condition)
+        return rearrange(self.proj_out(self.norm_out(x.mean(dim=1))), "b (h w) c -> b c h w", h=height)
+
+
+class ViewTransform(nn.Module):
+    """Everything that step 2 trains."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        view, channels, tokens = config.view, config.channels, config.feature_size**2
+        self.grid_extent = view.grid_extent
+        self.depth_samples = view.depth_samples
+        self.feature_size = config.feature_size
+        self.camera_predictor = CameraPredictor(channels, view.camera_predictor_heads, tokens)
+        self.volume = FeatureVolume(channels, view.grid_size, view.volume_blocks, view.volume_heads, tokens)
+        self.aggregator = DepthAggregator(
+            channels, view.aggregator_width, view.aggregator_blocks, view.aggregator_heads, view.depth_samples, tokens
+        )
+
+    def view_features(self, grid: Tensor, cam2world: Tensor, intrinsics: Tensor, timesteps: Tensor) -> Tensor:
+        """grid (B, C, z, y, x), cam2world (B, N, 4, 4), intrinsics (B, N, 3, 3), timesteps (B,) -> (B·N, C, h, w)."""
+        views = cam2world.shape[1]
+        frustum, inside = sample_frustum(
+            grid, cam2world, intrinsics, self.grid_extent, self.depth_samples, self.feature_size
+        )
+        return self.aggregator(frustum, inside, timesteps.repeat_interleave(views))
