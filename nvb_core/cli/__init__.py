@@ -1,0 +1,103 @@
+"""The `nvb-face` executable: runs one of the commands that installed packages offer as `nvb_face.commands`.
+
+A command is a function `main(argv: list[str]) -> int`; only the chosen one is imported. NVBError and Ctrl-C end in one
+line on stderr and exit code 2.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib.util
+import signal
+import sys
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from types import FrameType
+
+from ..errors import ConfigError, NVBError
+
+PROG = "nvb-face"
+GROUP = "nvb_face.commands"
+FAILURE = 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `nvb-face` with the arguments `argv` (default: those of the process); returns the exit code, 0 or 2."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        with _terminate_like_ctrl_c():
+            return _dispatch(arguments)
+    except NVBError as error:
+        report_error(error)
+    except KeyboardInterrupt:
+        print(f"{PROG}: interrupted; nothing half-written was left", file=sys.stderr)
+    except SystemExit as stop:  # how option parsers end after --help or a wrong option
+        return stop.code if isinstance(stop.code, int) else FAILURE
+    return FAILURE
+
+
+def report_error(error: NVBError) -> None:
+    """Print the error to stderr as one line."""
+    print(f"{PROG}: error: {' '.join(str(error).split())}", file=sys.stderr)
+
+
+def _dispatch(arguments: list[str]) -> int:
+    commands = {entry.name: entry for entry in metadata.entry_points(group=GROUP)}
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_help(commands.values()))
+        return 0 if arguments else FAILURE
+    name = arguments[0]
+    if name == "--version":
+        print(f"{PROG} {metadata.version('nvb-face')}")
+        return 0
+    if name not in commands:
+        close = difflib.get_close_matches(name, commands) or sorted(commands)
+        hint = f"did you mean {' or '.join(close)}?" if close else "nothing is installed: run pip install ."
+        raise ConfigError(f"unknown command {name!r}; {hint}")
+    try:
+        command = commands[name].load()
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == commands[name].module.partition(".")[0]:
+            raise
+        raise ConfigError(
+            f"command {name} needs the package {error.name}; install it with: pip install 'nvb-face[train]'"
+        ) from error
+    return int(command(arguments[1:]))
+
+
+def _help(commands: Iterable[metadata.EntryPoint]) -> str:
+    lines = [f"usage: {PROG} [--version | --help] COMMAND ...", "", "commands:"]
+    lines += [f"  {entry.name:<12} {_summary(entry.module)}" for entry in sorted(commands, key=lambda e: e.name)]
+    return "\n".join([*lines, "", f"options of a command: {PROG} COMMAND --help"])
+
+
+def _summary(module: str) -> str:
+    """First line of a module's docstring, read without importing it."""
+    package, *path = module.split(".")
+    spec = importlib.util.find_spec(package)
+    for folder in (spec and spec.submodule_search_locations) or ():
+        for file in (Path(folder, *path).with_suffix(".py"), Path(folder, *path, "__init__.py")):
+            if file.is_file():
+                return (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").partition("\n")[0]
+    return ""
+
+
+@contextmanager
+def _terminate_like_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM, which launchers send, clean up like Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

@@ -1,0 +1,90 @@
+"""A result folder that is either the old one or the new one, never half of each.
+
+New entries are made in a hidden folder inside the target and renamed into place at the end, the `marker` file last, so
+a folder that holds the marker is complete. Working inside the target keeps every rename on one file system even if
+the target is a mount point, and leaves files alone that aren't ours.
+"""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import OutputError
+
+STAGE = ".nvb-face-partial"
+
+
+@contextmanager
+def staged_folder(target: Path, marker: str, entries: Sequence[str], is_ours: Callable[[Path], bool]) -> Iterator[Path]:
+    """Yield an empty folder; on a normal exit, what was made in it replaces `marker` and `entries` in `target`.
+
+    On any exception, Ctrl-C included, the folder and the parents made for it are removed, and `target` is as before.
+    Raises OutputError if `target` can't be written, or holds one of the names without `is_ours(target)` being true.
+    """
+    names = (marker, *entries)
+    stage = target / STAGE
+    made: list[Path] = []
+    try:
+        with writing(target):
+            _refuse_foreign(target, names, is_ours)
+            made += [path for path in (target, *target.parents) if not path.exists()]
+            target.mkdir(parents=True, exist_ok=True)
+            if stage.exists():  # left by a process that was killed
+                shutil.rmtree(stage)
+            stage.mkdir()
+        yield stage
+        with writing(target):
+            ready = [name for name in names if (stage / name).exists()]
+            try:
+                _publish(stage, target, names, ready)
+            except KeyboardInterrupt:
+                _publish(stage, target, names, ready)  # a few renames: finish them
+                raise
+    except BaseException:
+        shutil.rmtree(stage, ignore_errors=True)
+        for folder in made:  # innermost first
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+        raise
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an OSError of the body into a one-line OutputError about `path`."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        advice = "free some space or choose another --out" if full else "choose a folder that can be written with --out"
+        raise OutputError(f"{path}: can't be written ({error.strerror or error}); {advice}") from error
+
+
+def _refuse_foreign(target: Path, names: Sequence[str], is_ours: Callable[[Path], bool]) -> None:
+    found = [name for name in names if (target / name).exists()]
+    if found and not (target / STAGE).exists() and not is_ours(target):
+        raise OutputError(
+            f"{target}: holds {', '.join(found)} that a finished run of nvb-face did not leave; "
+            "move it away or choose another --out"
+        )
+
+
+def _publish(stage: Path, target: Path, names: Sequence[str], ready: Sequence[str]) -> None:
+    """Move the `ready` entries out of the stage, the marker (first name) last. Can be repeated if interrupted."""
+    for name in names:
+        if name not in ready or (stage / name).exists():
+            _remove(target / name)
+    for name in reversed(ready):
+        if (stage / name).exists():
+            (stage / name).rename(target / name)
+    shutil.rmtree(stage, ignore_errors=True)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nvb_core.cli.jobs import Job, plan_jobs, unique_stems
+from nvb_core.errors import ConfigError, ImageError
+
+OUT = Path("out")
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("b.png", "a.JPG", "notes.txt", ".hidden.png", "sub/a.png", "sub/c.webp"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    (tmp_path / "folder.png").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def names(jobs: list[Job]) -> list[tuple[str, str]]:
+    return [(job.photo.as_posix(), job.folder.as_posix()) for job in jobs]
+
+
+@pytest.mark.usefixtures("photos")
+class TestPlanJobs:
+    def test_one_photo_goes_into_out_itself(self) -> None:
+        assert names(plan_jobs(["b.png"], OUT, False)) == [("b.png", "out")]
+
+    def test_one_photo_with_all_its_faces_gets_a_folder(self) -> None:
+        assert names(plan_jobs(["b.png"], OUT, True)) == [("b.png", "out/b")]
+
+    def test_folder_gives_its_images_sorted(self) -> None:
+        assert names(plan_jobs(["."], OUT, False)) == [("a.JPG", "out/a"), ("b.png", "out/b")]
+
+    def test_patterns_reach_into_folders(self) -> None:
+        found = plan_jobs(["**/*.png"], OUT, False)
+        assert names(found) == [("b.png", "out/b"), ("sub/a.png", "out/a")]
+
+    def test_a_photo_named_twice_is_one_job_and_same_stems_are_told_apart(self) -> None:
+        found = plan_jobs(["sub/a.png", ".", "sub", "./b.png"], OUT, False)
+        assert names(found) == [
+            ("sub/a.png", "out/a"),
+            ("a.JPG", "out/a-2"),
+            ("b.png", "out/b"),
+            ("sub/c.webp", "out/c"),
+        ]
+
+    def test_missing_files_are_kept_to_be_reported_in_turn(self) -> None:
+        assert names(plan_jobs(["missing.png", "b.png"], OUT, False)) == [
+            ("missing.png", "out/missing"),
+            ("b.png", "out/b"),
+        ]
+
+    @pytest.mark.parametrize("argument", ["folder.png", "nothing/*.png", "*.txt"])
+    def test_nothing_found_names_the_argument(self, argument: str) -> None:
+        with pytest.raises(ConfigError) as caught:
+            plan_jobs(["b.png", argument], OUT, False)
+        assert str(caught.value).startswith(f"{argument}: no photo")
+
+    def test_no_arguments(self) -> None:
+        with pytest.raises(ConfigError, match="no photos given"):
+            plan_jobs([], OUT, False)
+
+    def test_a_file_whose_name_looks_like_a_pattern(self, photos: Path) -> None:
+        (photos / "a[1].png").write_text("")
+        assert names(plan_jobs(["a[1].png"], OUT, False)) == [("a[1].png", "out")]
+
+    def test_folder_that_cannot_be_listed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def denied(self: Path) -> None:
+            raise PermissionError(13, "Permission denied", str(self))
+
+        monkeypatch.setattr(Path, "iterdir", denied)
+        with pytest.raises(ImageError, match=r"sub: can't be listed \(Permission denied\)"):
+            plan_jobs(["sub"], OUT, False)
+
+
+def test_unique_stems() -> None:
+    paths = [Path(p) for p in ("a.jpg", "x/a.jpg", "A.png", "a-2.jpg", "..jpg")]
+    assert unique_stems(paths) == ["a", "a-2", "A-3", "a-2-2", "photo"]
+
+
+@given(st.lists(st.text(st.sampled_from("aAb-2."), min_size=1, max_size=4), max_size=12))
+@settings(deadline=None, max_examples=100)
+def test_stems_never_collide_even_where_case_does_not_count(stems: list[str]) -> None:
+    found = unique_stems([Path("folder") / f"{stem}.jpg" for stem in stems])
+    assert len({name.casefold() for name in found}) == len(stems)
+    assert not {"", ".", ".."} & set(found)

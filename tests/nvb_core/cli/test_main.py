@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+
+from nvb_core import cli
+from nvb_core.errors import ImageError
+
+
+@pytest.fixture
+def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands that do or fail in known ways, in an importable package."""
+    package = tmp_path / "fake_commands"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    sources = {
+        "greet": '"""Say hello.\n\nMore."""\ndef main(argv):\n    print("hello", *argv)\n    return 0',
+        "refuse": '"""Raise a user error."""\nfrom nvb_core.errors import ImageError\ndef main(argv):\n'
+        '    raise ImageError("photo.jpg:\\n  empty file")',
+        "wait": '"""Be interrupted."""\ndef main(argv):\n    raise KeyboardInterrupt',
+        "killed": '"""Be terminated."""\nimport os, signal, time\ndef main(argv):\n'
+        "    os.kill(os.getpid(), signal.SIGTERM)\n    time.sleep(10)",
+        "usage": '"""End like an option parser."""\ndef main(argv):\n    raise SystemExit(int(argv[0]))',
+        "lacking": '"""Need what is not installed."""\nimport package_that_nobody_has',
+        "broken": '"""Have a bug."""\nimport fake_commands.misspelt',
+    }
+    for name, source in sources.items():
+        (package / f"{name}.py").write_text(source)
+    entries = [EntryPoint(name, f"fake_commands.{name}:main", cli.GROUP) for name in sources]
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(cli.metadata, "entry_points", lambda group: entries if group == cli.GROUP else [])
+
+
+def one_line(text: str) -> str:
+    """The only line of `text`."""
+    assert text.count("\n") == 1
+    assert text.endswith("\n")
+    return text.strip()
+
+
+@pytest.mark.usefixtures("commands")
+class TestMain:
+    def test_runs_the_command_with_its_arguments(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli.main(["greet", "--loud", "you"]) == 0
+        assert capsys.readouterr().out == "hello --loud you\n"
+
+    @pytest.mark.parametrize("option", ["-h", "--help"])
+    def test_help_lists_commands_without_importing_them(self, option: str, capsys: pytest.CaptureFixture[str]) -> None:
+        sys.modules.pop("fake_commands.greet", None)
+        assert cli.main([option]) == 0
+        lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
+        assert ["greet", "Say hello."] in lines
+        assert ["broken", "Have a bug."] in lines
+        assert "fake_commands.greet" not in sys.modules
+
+    def test_no_command_shows_help_and_fails(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli.main([]) == 2
+        assert "greet" in capsys.readouterr().out
+
+    def test_unknown_command_suggests(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli.main(["gret"]) == 2
+        assert one_line(capsys.readouterr().err) == "nvb-face: error: unknown command 'gret'; did you mean greet?"
+
+    def test_errors_are_one_line(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli.main(["refuse"]) == 2
+        assert one_line(capsys.readouterr().err) == "nvb-face: error: photo.jpg: empty file"
+
+    @pytest.mark.parametrize("command", ["wait", "killed"])
+    def test_interruption_is_one_line(self, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+        before = signal.getsignal(signal.SIGTERM)
+        assert cli.main([command]) == 2
+        assert one_line(capsys.readouterr().err) == "nvb-face: interrupted; nothing half-written was left"
+        assert signal.getsignal(signal.SIGTERM) is before
+
+    @pytest.mark.parametrize("code", [0, 2])
+    def test_exit_code_of_option_parsers_is_passed_on(self, code: int) -> None:
+        assert cli.main(["usage", str(code)]) == code
+
+    def test_missing_dependency_says_what_to_install(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli.main(["lacking"]) == 2
+        assert "package_that_nobody_has" in (line := one_line(capsys.readouterr().err))
+        assert "pip install" in line
+
+    def test_bugs_are_not_hidden(self) -> None:
+        with pytest.raises(ModuleNotFoundError, match="misspelt"):
+            cli.main(["broken"])
+
+
+def test_works_without_installed_commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(cli.metadata, "entry_points", lambda group: [])
+    assert cli.main(["render"]) == 2
+    assert "pip install" in one_line(capsys.readouterr().err)
+
+
+def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    from importlib.metadata import version
+
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"nvb-face {version('nvb-face')}\n"
+
+
+def test_every_offered_command_has_a_summary() -> None:
+    from importlib.metadata import entry_points
+
+    entries = entry_points(group=cli.GROUP)
+    assert "render" in entries.names
+    assert all(cli._summary(entry.module) for entry in entries)
+
+
+def test_importing_the_dispatcher_is_cheap() -> None:
+    import subprocess
+
+    code = "import sys, nvb_core.cli; print(sorted({'torch', 'numpy', 'diffusers', 'tyro', 'rich'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True, env=os.environ)
+    assert done.stdout.strip() == "[]"
+
+
+def test_report_error_joins_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.report_error(ImageError("a\n  b"))
+    assert capsys.readouterr().err == "nvb-face: error: a b\n"

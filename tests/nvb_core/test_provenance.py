@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from nvb_core.errors import ImageError
+from nvb_core.provenance import (
+    DIGITAL_SOURCE_TYPE,
+    CameraRecord,
+    Provenance,
+    mp4_arguments,
+    png_info,
+    read_png,
+)
+
+RECORD = Provenance(
+    model="mini",
+    weights_sha256="ab" * 32,
+    version="0.1.0",
+    seed=7,
+    steps=50,
+    eta=0.0,
+    source="Zoë 写真.jpg",
+    source_sha256="cd" * 32,
+    camera=CameraRecord(yaw_deg=-30.0, pitch_deg=10.0, roll_deg=0.0, radius=2.7, fov_deg=13.37),
+)
+
+
+def save(path: Path, record: Provenance) -> Path:
+    Image.new("RGB", (8, 8)).save(path, pnginfo=png_info(record))
+    return path
+
+
+@pytest.mark.parametrize("record", [RECORD, replace(RECORD, camera=None)])
+def test_png_round_trip(tmp_path: Path, record: Provenance) -> None:
+    assert read_png(save(tmp_path / "a.png", record)) == record
+
+
+def test_png_says_ai_generated_in_plain_words_and_as_iptc(tmp_path: Path) -> None:
+    with Image.open(save(tmp_path / "a.png", RECORD)) as image:
+        text = dict(image.info)
+    assert "AI-generated" in text["Software"]
+    assert "AI-generated" in text["Comment"]
+    assert "Zoë 写真.jpg" in text["Comment"]
+    body = text["XML:com.adobe.xmp"].removeprefix("\ufeff")
+    ElementTree.fromstring(body)  # noqa: S314
+    assert DIGITAL_SOURCE_TYPE in body
+
+
+def test_png_without_a_record(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    assert read_png(tmp_path / "a.png") is None
+
+
+def test_unreadable_records_name_the_file(tmp_path: Path) -> None:
+    info = png_info(RECORD)
+    info.chunks = [c for c in info.chunks if b"nvb-face" not in c[1]]
+    info.add_text("nvb-face", '{"model": 1}')
+    Image.new("RGB", (8, 8)).save(tmp_path / "odd.png", pnginfo=info)
+    (tmp_path / "text.png").write_text("no image")
+    for name in ("odd.png", "text.png", "missing.png"):
+        with pytest.raises(ImageError, match=name):
+            read_png(tmp_path / name)
+
+
+@given(source=st.text(st.characters(exclude_categories=["Cs"])), seed=st.integers(0, 2**63 - 1))
+@settings(deadline=None, max_examples=50)
+def test_json_round_trip(source: str, seed: int) -> None:
+    record = replace(RECORD, source=source, seed=seed)
+    assert Provenance.from_json(record.to_json()) == record
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"model": "mini"}', '{"camera": {"yaw": 1}}'])
+def test_json_of_something_else(text: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011
+        Provenance.from_json(text)
+
+
+def test_mp4_arguments_hold_the_record() -> None:
+    arguments = mp4_arguments(RECORD)
+    assert arguments[0::2] == ["-metadata"] * 2
+    tags = dict(argument.split("=", 1) for argument in arguments[1::2])
+    assert Provenance.from_json(tags["comment"]) == RECORD
+    assert "AI-generated" in tags["description"]
