@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from nvb_core.checkpoint import save_model
+from nvb_core.config import tiny_config
+from nvb_core.errors import CheckpointError, ConfigError, OutputError
+from nvb_core.model import NVBModel
+from nvb_core.sampling import SamplingOptions
+from training.evaluation import benchmark, run
+from training.evaluation.benchmark import Benchmark, BenchmarkSettings
+from training.evaluation.cli import Options, main
+from training.evaluation.measure import MeasureSettings
+from training.evaluation.run import Evaluation
+
+
+def arguments(weights: Path, heads: Benchmark, out: Path, *more: str) -> list[str]:
+    fixed = {
+        "weights": weights,
+        "benchmark": heads.folder.parent,
+        "out": out,
+        "identities": 2,
+        "views": heads.settings.views,
+        "steps": 2,
+        "workers": 1,
+        "device": "cpu",
+    }
+    return [part for key, value in fixed.items() for part in (f"--{key}", str(value))] + list(more)
+
+
+def forbid(*_: Any, **__: Any) -> None:
+    raise AssertionError("this was to be reused")
+
+
+def figures(out: Path) -> dict[str, float]:
+    report = json.loads((out / "report.json").read_text())
+    return {key: figure["value"] for key, figure in report["figures"].items()}
+
+
+def test_evaluation_end_to_end(
+    weights: Path,
+    heads: Benchmark,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "out"
+    assert main(arguments(weights, heads, out)) == 0
+    assert "bars met" in capsys.readouterr().out
+    first = figures(out)
+    assert first["true_pair_psnr"] > 25 > first["psnr"]
+    assert {path.name for path in out.glob("*.*")} == {"report.json", "report.md", "sheet.png"}
+    [results] = out.glob("results-*")
+    names = {f"{seed:08d}{suffix}" for seed in (1_000_000, 1_000_001) for suffix in (".json", ".png")}
+    assert {path.name for path in results.iterdir()} == names | {"settings.json"}
+
+    monkeypatch.setattr(benchmark, "render_face", forbid)
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "generate", forbid)
+        assert main(arguments(weights, heads, out)) == 0
+    assert figures(out) == first
+
+    other = tmp_path / "other.safetensors"
+    torch.manual_seed(1)
+    save_model(NVBModel(tiny_config()), other, {})
+    assert main(arguments(other, heads, out)) == 0
+    assert figures(out)["psnr"] != first["psnr"]
+    assert figures(out)["copy_psnr"] == first["copy_psnr"]
+    assert len(list(out.glob("results-*"))) == 2
+
+
+def test_interrupted_evaluation_goes_on(
+    weights: Path, heads: Benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    genuine = run.generate
+    measured: list[int] = []
+
+    def interrupted(model: Any, faces: Any, settings: Any) -> Any:
+        if measured:
+            raise KeyboardInterrupt
+        measured.extend(face.seed for face in faces)
+        return genuine(model, faces, settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "generate", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            main(arguments(weights, heads, tmp_path, "--batch", "1"))
+    assert measured == [1_000_000]
+    assert not (tmp_path / "report.json").exists()
+
+    def watched(model: Any, faces: Any, settings: Any) -> Any:
+        measured.extend(face.seed for face in faces)
+        return genuine(model, faces, settings)
+
+    monkeypatch.setattr(run, "generate", watched)
+    main(arguments(weights, heads, tmp_path / "whole"))
+    assert measured == [1_000_000, 1_000_000, 1_000_001]
+    main(arguments(weights, heads, tmp_path))
+    assert measured[3:] == [1_000_001]
+    assert figures(tmp_path) == pytest.approx(figures(tmp_path / "whole"), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"settings": MeasureSettings(2, SamplingOptions(), False)},
+        {"settings": MeasureSettings(1, SamplingOptions(steps=20), False)},
+        {"settings": MeasureSettings(1, SamplingOptions(seed=1), False)},
+        {"settings": MeasureSettings(1, SamplingOptions(), True)},
+        {"weights_sha256": "cd"},
+        {"dtype": "bfloat16"},
+        {"benchmark": Benchmark(Path("heads"), BenchmarkSettings(9, 128))},
+    ],
+)
+def test_results_of_other_settings_are_kept_apart(change: dict[str, Any]) -> None:
+    heads = Benchmark(Path("heads"), BenchmarkSettings(8, 128))
+    usual = Evaluation(heads, MeasureSettings(1, SamplingOptions(), False), "ab", "float32", Path("out"))
+    assert replace(usual, **change).folder != usual.folder
+    chunked = MeasureSettings(1, SamplingOptions(views_per_chunk=2), False)
+    assert replace(usual, settings=chunked).folder == usual.folder
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"first_seed": 999_999}, "--first-seed is 999999.* --allow-training-seeds"),
+        ({"first_seed": -1, "allow_training_seeds": True}, "--first-seed is -1, must be in 0–"),
+        ({"identities": 0}, "--identities is 0, must be in 1–100000"),
+        ({"batch": 0}, "--batch is 0"),
+        ({"workers": 0}, "--workers is 0"),
+    ],
+)
+def test_bad_options(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Options(**change)
+
+
+def test_training_seeds_on_request() -> None:
+    assert Options(first_seed=7, identities=3, allow_training_seeds=True).seeds == range(7, 10)
+
+
+def test_output_that_cannot_be_written(weights: Path, heads: Benchmark, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"file: can't be written .* --out"):
+        main(arguments(weights, heads, tmp_path / "file"))
+
+
+def test_missing_weights(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no such file"):
+        main(["--weights", str(tmp_path / "none.safetensors"), "--out", str(tmp_path / "out")])
+    assert list(tmp_path.iterdir()) == []

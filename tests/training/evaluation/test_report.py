@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+
+from nvb_core.errors import ConfigError
+from training.evaluation.benchmark import BenchmarkFace
+from training.evaluation.measure import GeneratedFaces
+from training.evaluation.metrics import CameraErrors
+from training.evaluation.report import Report, to_table, write_report
+from training.evaluation.scores import IdentityScores, ViewScores, read_scores, write_scores
+from training.evaluation.sheet import CAPTION_PX, GAP_PX, MAX_STRIPS, face_strip
+
+VIEW = ViewScores(10, 5, 32.5, 22, 0.71, 16, 0.5, True, True)
+SCORES = IdentityScores(
+    1_000_000,
+    24,
+    26,
+    CameraErrors(2, 1, 0.5, 3),
+    None,
+    38,
+    (VIEW, VIEW),
+    {"views": 2.0, "measuring": 0.5},
+    "A, 2 cores",
+)
+
+
+def make_report(count: int) -> Report:
+    scores = tuple(replace(SCORES, seed=SCORES.seed + i, machine=f"{'AB'[i % 2]}, 2 cores") for i in range(count))
+    weights = {"file": "some.safetensors", "sha256": "ab" * 32, "model": "tiny"}
+    return Report(weights, {"level": 1, "steps": 50}, "1234abc", 12.0, scores)
+
+
+def make_strips(folder: Path, count: int) -> list[Path]:
+    paths = [folder / f"{i}.png" for i in range(count)]
+    for i, path in enumerate(paths):
+        Image.new("RGB", (120, 40), (0, i, 255)).save(path)
+    return paths
+
+
+def test_scores_survive_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "scores.json"
+    write_scores(SCORES, path)
+    assert read_scores(path) == SCORES
+    assert [p.name for p in tmp_path.iterdir()] == ["scores.json"]
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"camera": {}, "views": []}', '{"camera": 1}'])
+def test_other_files_are_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "scores.json"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"scores\.json: not an identity's scores .* delete it"):
+        read_scores(path)
+
+
+def test_report_files(tmp_path: Path) -> None:
+    report = make_report(3)
+    write_report(report, tmp_path / "out", make_strips(tmp_path, 3))
+    written = json.loads((tmp_path / "out/report.json").read_text())
+    assert written["figures"]["psnr"] == {
+        "label": "novel views PSNR",
+        "unit": "dB",
+        "value": 22,
+        "low": 22,
+        "high": 22,
+        "identities": 3,
+        "at_least": 21.5,
+        "at_most": None,
+        "passed": True,
+    }
+    assert written["figures"]["pair_psnr"]["value"] is None
+    assert written["machines"] == ["A, 2 cores", "B, 2 cores"]
+    assert written["seconds"] == {"rendering (this run)": 12, "views": 6, "measuring": 1.5}
+    assert [identity["seed"] for identity in written["identities"]] == [1_000_000, 1_000_001, 1_000_002]
+    assert written["identities"][0]["views"][1]["ssim"] == 0.71
+    markdown = (tmp_path / "out/report.md").read_text()
+    assert markdown.startswith("# some.safetensors: 9 of 10 bars met\n")
+    assert "| novel views PSNR | 22.00 dB | 22.00 – 22.00 | ≥ 21.5 | met |\n" in markdown
+    assert "| neighbours 5° apart, skin | nothing to measure |  | ≥ 25 | missed |\n" in markdown
+    assert "| predicted yaw, mean error | 2.00° | 2.00 – 2.00 | ≤ 3 | met |\n" in markdown
+    assert "3 synthetic heads, seeds 1000000–1000002, of 2 views each" in markdown
+    for line in markdown.splitlines():
+        if line.startswith("| novel views SSIM"):
+            assert line.split(" | ")[1] == "0.710"
+
+
+def test_sheet_shows_the_first_identities(tmp_path: Path) -> None:
+    count = MAX_STRIPS + 2
+    write_report(make_report(count), tmp_path, make_strips(tmp_path, count))
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.size == (120, MAX_STRIPS * (40 + CAPTION_PX))
+        for row in range(MAX_STRIPS):
+            assert sheet.getpixel((60, row * (40 + CAPTION_PX) + CAPTION_PX + 20)) == (0, row, 255)
+
+
+def test_table_shows_every_figure() -> None:
+    console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(to_table(make_report(2)))
+    console.file.close()
+    text = console.export_text()
+    assert "9 of 10 bars met" in text
+    assert "missed" in text
+    assert "true neighbours, skin" in text
+
+
+def test_strip_orders_views_by_yaw(make_face: Callable[[int], BenchmarkFace]) -> None:
+    face = make_face(1_000_004)
+    size, views = face.image.shape[-1], len(face.targets)
+    shades = torch.linspace(-1, 1, views).view(views, 1, 1, 1).expand_as(face.targets)
+    generated = GeneratedFaces(
+        degraded=face.image[None],
+        restored=-face.image[None],
+        reconstructed=shades[None],
+        views=shades[None],
+        pairs=torch.zeros(1, 2, 3, size, size),
+        predicted=face.cameras.input,
+        seconds={},
+    )
+    strip = face_strip(face, generated, 0)
+    assert strip.size == (size + GAP_PX + views * size, 2 * size)
+    shown = [strip.getpixel((size + GAP_PX + i * size, 0)) for i in range(views)]
+    yaw = face.cameras.targets.angles().yaw_deg
+    expected = [round((float(shades[i, 0, 0, 0]) + 1) * 127.5) for i in yaw.argsort().tolist()]
+    assert [pixel[0] for pixel in shown] == pytest.approx(expected, abs=1)  # type: ignore[index]
+    assert expected != sorted(expected)

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from training.evaluation.metrics import CameraErrors
+from training.evaluation.scores import IdentityScores, ViewScores
+from training.evaluation.summary import MEASURES, Figure, Measure, summarize, summarize_measure
+
+VIEW = ViewScores(
+    yaw_deg=10,
+    pitch_deg=5,
+    autoencoder_psnr=32,
+    psnr=22,
+    ssim=0.7,
+    copy_psnr=16,
+    copy_ssim=0.5,
+    face_found=True,
+    face_found_in_truth=True,
+)
+SCORES = IdentityScores(
+    seed=1_000_000,
+    degraded_psnr=24,
+    restored_psnr=26,
+    camera=CameraErrors(yaw_deg=2, pitch_deg=1, roll_deg=0.5, focal_percent=3),
+    pair_psnr=27,
+    true_pair_psnr=38,
+    views=(VIEW, replace(VIEW, psnr=24, face_found=None, face_found_in_truth=None)),
+    seconds={},
+    machine="",
+)
+
+
+def named(figures: list[Figure]) -> dict[str, Figure]:
+    return {figure.measure.key: figure for figure in figures}
+
+
+def test_means_over_views_then_identities() -> None:
+    other = replace(SCORES, restored_psnr=20, views=(replace(VIEW, psnr=20),), pair_psnr=None)
+    figures = named(summarize([SCORES, other]))
+    expected = {
+        "autoencoder_psnr": 32,
+        "restored_psnr": 23,
+        "restored_gain": -1,
+        "degraded_psnr": 24,
+        "psnr": (23 + 20) / 2,
+        "psnr_gain": (7 + 4) / 2,
+        "copy_psnr": 16,
+        "copy_ssim": 0.5,
+        "ssim": 0.7,
+        "yaw_error": 2,
+        "pitch_error": 1,
+        "roll_error": 0.5,
+        "focal_error": 3,
+        "faces_found": 1,
+        "faces_in_truth": 1,
+        "pair_psnr": 27,
+        "true_pair_psnr": 38,
+    }
+    assert {key: figure.value for key, figure in figures.items()} == pytest.approx(expected)
+    assert figures["pair_psnr"].identities == 1
+    assert figures["psnr"].identities == 2
+    assert figures["psnr"].low == pytest.approx(20)
+    assert figures["psnr"].high == pytest.approx(23)
+
+
+def test_faces_found_is_a_ratio_of_counts() -> None:
+    def views(generated: int, true: int, frontal: int) -> IdentityScores:
+        return replace(
+            SCORES,
+            views=tuple(replace(VIEW, face_found=i < generated, face_found_in_truth=i < true) for i in range(frontal)),
+        )
+
+    figures = named(summarize([views(1, 3, 4), views(2, 2, 4), views(0, 0, 2)]))
+    assert figures["faces_found"].value == pytest.approx(3 / 5)
+    assert figures["faces_found"].passed is False
+    assert figures["faces_in_truth"].value == pytest.approx(5 / 10)
+
+
+def test_bars() -> None:
+    figures = named(summarize([SCORES]))
+    assert all(figure.passed in (True, None) for figure in figures.values())
+    assert sum(figure.passed is not None for figure in figures.values()) == 10
+    for change in (
+        {"restored_psnr": 24.9},
+        {"degraded_psnr": 27.0},
+        {"camera": CameraErrors(3.1, 1, 0, 0)},
+        {"camera": CameraErrors(2, 3.1, 0, 0)},
+        {"pair_psnr": 24.9},
+        {"pair_psnr": None},
+        {"views": (replace(VIEW, autoencoder_psnr=30.9),)},
+        {"views": (replace(VIEW, psnr=21.4),)},
+        {"views": (replace(VIEW, copy_psnr=18.0),)},
+        {"views": (replace(VIEW, ssim=0.679),)},
+        {"views": (replace(VIEW, face_found=False),)},
+    ):
+        missed = [f for f in summarize([replace(SCORES, **change)]) if f.passed is False]
+        assert len(missed) == 1, change
+
+
+def test_one_identity_has_no_spread() -> None:
+    for figure in summarize([SCORES]):
+        assert figure.low == figure.value == figure.high
+
+
+def test_nothing_to_measure() -> None:
+    [figure] = [f for f in summarize([replace(SCORES, pair_psnr=None)]) if f.measure.key == "pair_psnr"]
+    assert (figure.value, figure.low, figure.high, figure.identities) == (None, None, None, 0)
+    assert figure.passed is False
+
+
+def test_interval_agrees_with_the_normal_one() -> None:
+    values = np.random.default_rng(1).normal(20, 3, 400)
+    scores = [replace(SCORES, degraded_psnr=float(value)) for value in values]
+    measure = Measure("x", "x", "dB", lambda s: (s.degraded_psnr, 1))
+    figure = summarize_measure(measure, scores)
+    half = 1.96 * values.std(ddof=1) / math.sqrt(len(values))
+    assert figure.value == pytest.approx(values.mean())
+    assert figure.low == pytest.approx(values.mean() - half, abs=0.1 * half)
+    assert figure.high == pytest.approx(values.mean() + half, abs=0.1 * half)
+    assert figure.passed is None
+    assert summarize_measure(measure, scores) == figure  # resampling is seeded
+
+
+def test_keys_are_unique() -> None:
+    assert len({measure.key for measure in MEASURES}) == len(MEASURES)

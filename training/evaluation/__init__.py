@@ -1,0 +1,1 @@
+"""Measure a model on synthetic heads it has never seen."""

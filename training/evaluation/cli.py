@@ -1,0 +1,143 @@
+"""`nvb-face eval`: measure a model on synthetic heads it has never seen."""
+
+from __future__ import annotations
+
+import functools
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from nvb_core.checkpoint import DEFAULT_WEIGHTS, file_sha256, load_model, read_metadata
+from nvb_core.cli import PROG
+from nvb_core.cli.worker import DeviceName, DtypeName, choose_dtype, join_launch
+from nvb_core.errors import ConfigError
+from nvb_core.sampling import SamplingOptions
+from nvb_core.staging import writing
+
+from .benchmark import HELD_OUT_SEED, Benchmark, BenchmarkSettings
+
+
+@dataclass(frozen=True)
+class Options:
+    """Measure a model on synthetic heads it has never seen.
+
+    Writes report.md, report.json and sheet.png into the folder --out. Heads that are rendered and identities that are
+    measured are kept there: an interrupted evaluation goes on where it stopped.
+    """
+
+    weights: Path = DEFAULT_WEIGHTS
+    """Model: a .safetensors checkpoint (default: the built-in one)."""
+    identities: int = 64
+    """How many heads; 16 give a quick look."""
+    first_seed: int = HELD_OUT_SEED
+    """Seed of the first head; those from 1000000 on are never trained on."""
+    allow_training_seeds: bool = False
+    """Measure on seeds below 1000000 too, which tells about memory, not skill."""
+    views: int = 8
+    """Target views of each head."""
+    level: Literal[0, 1, 2] = 1
+    """How badly the input is degraded: 0 not at all, 1 weakly, 2 strongly."""
+    steps: int = 50
+    """Denoising steps, 1 to 1000."""
+    seed: int = 0
+    """Start of the model's random numbers."""
+    true_camera: bool = False
+    """Tell the model where the input was taken from instead of letting it predict."""
+    batch: int = 4
+    """Heads that go through the model at once; the figures don't depend on it."""
+    out: Path = Path("out/eval")
+    """Folder of the report and of each identity's results."""
+    benchmark: Path | None = None
+    """Folder to keep the rendered heads in, for several evaluations to share; default: --out."""
+    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
+    """Processes that render heads; default: one a core."""
+    device: DeviceName = "auto"
+    """Where the model computes; auto takes a GPU if there is one."""
+    dtype: DtypeName = "auto"
+    """Number format of the networks; auto is fp32 on the CPU, else bf16 or fp16."""
+
+    def __post_init__(self) -> None:
+        for name, high in (("identities", 100_000), ("batch", 1024), ("workers", 256)):
+            value = getattr(self, name)
+            if not 1 <= value <= high:
+                raise ConfigError(f"--{name} is {value}, must be in 1–{high}")
+        if not 0 <= self.first_seed < 2**31 - self.identities:
+            raise ConfigError(f"--first-seed is {self.first_seed}, must be in 0–{2**31 - self.identities - 1}")
+        if self.first_seed < HELD_OUT_SEED and not self.allow_training_seeds:
+            raise ConfigError(
+                f"--first-seed is {self.first_seed}: heads below {HELD_OUT_SEED} may have been trained on; "
+                "use seeds from there on, or --allow-training-seeds"
+            )
+
+    @property
+    def seeds(self) -> range:
+        """Of the heads."""
+        return range(self.first_seed, self.first_seed + self.identities)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run `nvb-face eval`; returns 0 whatever the figures. Raises NVBError."""
+    import tyro
+
+    run(tyro.cli(Options, args=list(argv), prog=f"{PROG} eval"))
+    return 0
+
+
+def run(options: Options) -> None:
+    """Render, measure, report."""
+    from rich.console import Console
+
+    from ..export import git_revision
+    from .measure import MeasureSettings, machine_name
+    from .report import Report, to_table, write_report
+    from .run import Evaluation
+
+    metadata = read_metadata(options.weights)
+    device = join_launch(options.device).device
+    dtype = choose_dtype(options.dtype, device)
+    config = metadata["config_object"]
+    benchmark = Benchmark(options.benchmark or options.out, BenchmarkSettings(options.views, config.image_size))
+    settings = MeasureSettings(options.level, SamplingOptions(options.steps, seed=options.seed), options.true_camera)
+    sha256 = file_sha256(options.weights)
+    evaluation = Evaluation(benchmark, settings, sha256, str(dtype).removeprefix("torch."), options.out)
+    seeds, todo = options.seeds, evaluation.missing(options.seeds)
+    with writing(options.out):  # found out now, not after an hour's work
+        options.out.mkdir(parents=True, exist_ok=True)
+
+    start, unrendered = time.perf_counter(), benchmark.missing(todo)
+    with _progress("rendering heads", len(todo), len(todo) - len(unrendered)) as advance:
+        for _ in benchmark.render(todo, options.workers):
+            advance(1)
+    render_seconds = time.perf_counter() - start if unrendered else 0.0
+    model = functools.cache(lambda: load_model(options.weights, str(device), dtype))
+    with _progress("measuring", len(seeds), len(seeds) - len(todo)) as advance:
+        for count in evaluation.measure(model, seeds, options.batch, machine_name(device)):
+            advance(count)
+    report = Report(
+        weights={"file": options.weights.name, "sha256": sha256, "model": config.name},
+        settings=evaluation.described,
+        code=git_revision(),
+        render_seconds=render_seconds,
+        scores=evaluation.scores(seeds),
+    )
+    write_report(report, options.out, [evaluation.path(seed, ".png") for seed in seeds])
+    console = Console()
+    console.print(to_table(report))
+    console.print(f"wrote {options.out / 'report.md'}, report.json and sheet.png", highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _progress(label: str, total: int, done: int) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr, and the function that moves it on; nothing if that isn't a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(label, total=total, completed=done)
+        yield lambda count: progress.update(task, advance=count)

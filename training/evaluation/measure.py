@@ -1,0 +1,173 @@
+"""A batch of benchmark faces through a model: pictures, and what is measured of them."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nvb_core.cameras import Cameras
+from nvb_core.degradation import PRESETS, degrade, sample_degradation
+from nvb_core.detect import detect_faces
+from nvb_core.model import NVBModel
+from nvb_core.pipeline import ViewFeatures, build_grid, encode_faces, predict_source
+from nvb_core.sampling import SamplingOptions, decode_latents, sample_latents
+
+from .benchmark import FRONTAL_YAW_DEG, BenchmarkFace
+from .metrics import camera_errors, psnr, ssim, warped_psnr
+from .scores import IdentityScores, ViewScores
+
+DEGRADATION_STREAM = 21
+"""Separates the degradations drawn here from everything else that is drawn from a seed."""
+
+
+@dataclass(frozen=True)
+class MeasureSettings:
+    """How the model is used."""
+
+    level: int
+    """Degradation preset."""
+    sampling: SamplingOptions
+    true_camera: bool
+    """Give the model the input's true camera instead of letting it predict."""
+
+
+@dataclass(frozen=True, eq=False)
+class GeneratedFaces:
+    """What a model makes of B faces, all images float32 in [-1, 1] on the CPU."""
+
+    degraded: Tensor  # (B, 3, S, S)
+    restored: Tensor  # (B, 3, S, S)
+    reconstructed: Tensor  # (B, N, 3, S, S) true targets through the autoencoder
+    views: Tensor  # (B, N, 3, S, S)
+    pairs: Tensor  # (B, 2, 3, S, S)
+    predicted: Cameras  # B
+    seconds: dict[str, float]
+    """Of the whole batch, by stage."""
+
+
+def degrade_input(face: BenchmarkFace, level: int) -> Tensor:
+    """The input view (3, S, S) as the model gets it: a pure function of the seed and the level."""
+    degradation = sample_degradation(np.random.default_rng([face.seed, DEGRADATION_STREAM]), PRESETS[f"level{level}"])
+    return degrade(face.image[None], [degradation])[0]
+
+
+@torch.no_grad()
+def generate(model: NVBModel, faces: Sequence[BenchmarkFace], settings: MeasureSettings) -> GeneratedFaces:
+    """Reconstruct, restore and turn B faces; each comes out as it would alone, whatever the batch.
+
+    That is why they all start from the noise that a single face would (`sample_latents` sees one face of many views).
+    """
+    seconds: dict[str, float] = {}
+    options = settings.sampling
+    degraded = torch.stack([degrade_input(face, settings.level) for face in faces])
+    with _timed(seconds, "autoencoder"):
+        reconstructed = _reconstruct(model, torch.cat([face.targets for face in faces]), options)
+    features = encode_faces(model, degraded)
+    with _timed(seconds, "restoration"):
+
+        def restoration(timestep: int, start: int, end: int) -> Tensor:
+            return model.context(features.at(timestep)[start:end])
+
+        latents = sample_latents(model, restoration, 1, len(faces), options)
+        restored = decode_latents(model, latents, options.views_per_chunk).cpu()
+    with _timed(seconds, "views"):
+        predicted = predict_source(model, features)
+        source = Cameras.cat([face.cameras.input for face in faces]) if settings.true_camera else predicted
+        cameras = [Cameras.cat([face.cameras.targets, face.cameras.pair]) for face in faces]
+        views = ViewFeatures(model, build_grid(model, features, source), cameras)
+
+        def turned(timestep: int, start: int, end: int) -> Tensor:
+            return model.context(views.at(timestep, start, end))
+
+        latents = sample_latents(model, turned, 1, len(views.cameras), options)
+        images = decode_latents(model, latents, options.views_per_chunk).cpu().unflatten(0, (len(faces), -1))
+    return GeneratedFaces(
+        degraded=degraded,
+        restored=restored,
+        reconstructed=reconstructed.unflatten(0, (len(faces), -1)),
+        views=images[:, :-2],
+        pairs=images[:, -2:],
+        predicted=predicted,
+        seconds=seconds,
+    )
+
+
+def _reconstruct(model: NVBModel, images: Tensor, options: SamplingOptions) -> Tensor:
+    """Images (M, 3, S, S) through the autoencoder and back."""
+    parameter = next(model.vae.parameters())
+    latents = torch.cat([model.vae.encode(i.to(parameter.device, parameter.dtype)).float() for i in images.split(8)])
+    return decode_latents(model, latents, options.views_per_chunk).cpu()
+
+
+def score(faces: Sequence[BenchmarkFace], generated: GeneratedFaces, machine: str) -> list[IdentityScores]:
+    """Measure a batch."""
+    errors = camera_errors(generated.predicted, Cameras.cat([face.cameras.input for face in faces]))
+    seconds = dict(generated.seconds)
+    scores = []
+    with _timed(seconds, "measuring"):
+        for i, face in enumerate(faces):
+            clean = face.image[None]
+            first, second = (
+                replace(view, image=image) for view, image in zip(face.pair, generated.pairs[i], strict=True)
+            )
+            scores.append(
+                IdentityScores(
+                    seed=face.seed,
+                    degraded_psnr=float(psnr(generated.degraded[i : i + 1], clean)),
+                    restored_psnr=float(psnr(generated.restored[i : i + 1], clean)),
+                    camera=errors[i],
+                    pair_psnr=warped_psnr(first, second),
+                    true_pair_psnr=warped_psnr(*face.pair),
+                    views=_score_views(face, generated.views[i], generated.reconstructed[i]),
+                    seconds={},
+                    machine=machine,
+                )
+            )
+    share = {stage: value / len(faces) for stage, value in seconds.items()}
+    return [replace(item, seconds=share) for item in scores]
+
+
+def _score_views(face: BenchmarkFace, views: Tensor, reconstructed: Tensor) -> tuple[ViewScores, ...]:
+    """views, reconstructed (N, 3, S, S) against the true targets."""
+    truth, copies = face.targets, face.image.expand_as(face.targets)
+    angles = face.cameras.targets.angles()
+    columns = (
+        angles.yaw_deg,
+        angles.pitch_deg,
+        psnr(reconstructed, truth),
+        psnr(views, truth),
+        ssim(views, truth),
+        psnr(copies, truth),
+        ssim(copies, truth),
+    )
+    frontal = (angles.yaw_deg.abs() <= FRONTAL_YAW_DEG).tolist()
+    found = [bool(detect_faces(view)) if ask else None for view, ask in zip(views, frontal, strict=True)]
+    found_in_truth = [bool(detect_faces(view)) if ask else None for view, ask in zip(truth, frontal, strict=True)]
+    rows = zip(*(column.tolist() for column in columns), found, found_in_truth, strict=True)
+    return tuple(ViewScores(*row) for row in rows)
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[stage] = time.perf_counter() - start
+
+
+def machine_name(device: torch.device) -> str:
+    """The processor that computes: `NVIDIA H200`, or `Intel(R) Xeon(R) ..., 2 cores`."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores"

@@ -1,0 +1,64 @@
+"""What is measured of one identity, kept as one JSON file each so that an interrupted evaluation goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from nvb_core.errors import ConfigError
+
+from ..state import write_atomically
+from .metrics import CameraErrors
+
+
+@dataclass(frozen=True)
+class ViewScores:
+    """One target view; PSNR in dB."""
+
+    yaw_deg: float
+    pitch_deg: float
+    autoencoder_psnr: float
+    psnr: float
+    ssim: float
+    copy_psnr: float
+    """Of the undegraded input shown instead of the view."""
+    copy_ssim: float
+    face_found: bool | None
+    """In the generated view, if it is frontal enough to be asked."""
+    face_found_in_truth: bool | None
+
+
+@dataclass(frozen=True)
+class IdentityScores:
+    """One identity; PSNR in dB."""
+
+    seed: int
+    degraded_psnr: float
+    restored_psnr: float
+    camera: CameraErrors
+    pair_psnr: float | None
+    """Generated neighbour warped into the other, on skin; None if they share none."""
+    true_pair_psnr: float | None
+    views: tuple[ViewScores, ...]
+    seconds: Mapping[str, float]
+    """This identity's share of each stage."""
+    machine: str
+
+
+def write_scores(scores: IdentityScores, path: Path) -> None:
+    """Write one identity's file. Raises OutputError."""
+    text = json.dumps(asdict(scores), indent=1)
+    write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def read_scores(path: Path) -> IdentityScores:
+    """Inverse of `write_scores`. Raises ConfigError for a file of another kind."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        values["camera"] = CameraErrors(**values["camera"])
+        values["views"] = tuple(ViewScores(**view) for view in values["views"])
+        return IdentityScores(**values)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"{path}: not an identity's scores ({error}); delete it to measure it again") from None

@@ -1,0 +1,120 @@
+"""From scores per identity to figures: means with bootstrap intervals, held against bars."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .scores import IdentityScores, ViewScores
+
+RESAMPLES = 2000
+Part = tuple[float, float]
+"""Numerator and denominator of one identity; a figure is the ratio of their sums."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A figure and how it is made."""
+
+    key: str
+    label: str
+    unit: str
+    part: Callable[[IdentityScores], Part]
+    at_least: float | None = None
+    """Bar."""
+    at_most: float | None = None
+    """Bar."""
+
+    @property
+    def bar(self) -> str:
+        """`≥ 25`, `≤ 3` or nothing."""
+        if self.at_least is not None:
+            return f"≥ {self.at_least:g}"
+        return "" if self.at_most is None else f"≤ {self.at_most:g}"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A measured value; None where there was nothing to measure."""
+
+    measure: Measure
+    value: float | None
+    low: float | None
+    """95 % bootstrap interval over identities, with `high`."""
+    high: float | None
+    identities: int
+    """How many took part."""
+
+    @property
+    def passed(self) -> bool | None:
+        """Whether the bar is met; None without a bar."""
+        measure, value = self.measure, self.value
+        if measure.at_least is None and measure.at_most is None:
+            return None
+        if value is None:
+            return False
+        return (measure.at_least is None or value >= measure.at_least) and (
+            measure.at_most is None or value <= measure.at_most
+        )
+
+
+def _view_mean(value: Callable[[ViewScores], float]) -> Callable[[IdentityScores], Part]:
+    return lambda scores: (float(np.mean([value(view) for view in scores.views])), 1.0)
+
+
+def _optional(value: float | None) -> Part:
+    return (0.0, 0.0) if value is None else (value, 1.0)
+
+
+def _faces_found(scores: IdentityScores) -> Part:
+    return (
+        float(sum(view.face_found is True for view in scores.views)),
+        float(sum(view.face_found_in_truth is True for view in scores.views)),
+    )
+
+
+def _faces_in_truth(scores: IdentityScores) -> Part:
+    asked = [view.face_found_in_truth for view in scores.views if view.face_found_in_truth is not None]
+    return float(sum(asked)), float(len(asked))
+
+
+MEASURES = (
+    Measure("autoencoder_psnr", "autoencoder PSNR", "dB", _view_mean(lambda v: v.autoencoder_psnr), at_least=31),
+    Measure("restored_psnr", "restoration PSNR", "dB", lambda s: (s.restored_psnr, 1), at_least=25),
+    Measure("restored_gain", "restoration above its input", "dB", lambda s: (s.restored_psnr - s.degraded_psnr, 1), 0),
+    Measure("psnr", "novel views PSNR", "dB", _view_mean(lambda v: v.psnr), at_least=21.5),
+    Measure("psnr_gain", "novel views above copying", "dB", _view_mean(lambda v: v.psnr - v.copy_psnr), at_least=4.5),
+    Measure("ssim", "novel views SSIM", "", _view_mean(lambda v: v.ssim), at_least=0.68),
+    Measure("yaw_error", "predicted yaw, mean error", "°", lambda s: (s.camera.yaw_deg, 1), at_most=3),
+    Measure("pitch_error", "predicted pitch, mean error", "°", lambda s: (s.camera.pitch_deg, 1), at_most=3),
+    Measure("faces_found", "faces found, share of true", "", _faces_found, at_least=0.8),
+    Measure("pair_psnr", "neighbours 5° apart, skin", "dB", lambda s: _optional(s.pair_psnr), at_least=25),
+    Measure("degraded_psnr", "degraded input PSNR", "dB", lambda s: (s.degraded_psnr, 1)),
+    Measure("copy_psnr", "copying the input PSNR", "dB", _view_mean(lambda v: v.copy_psnr)),
+    Measure("copy_ssim", "copying the input SSIM", "", _view_mean(lambda v: v.copy_ssim)),
+    Measure("roll_error", "predicted roll, mean error", "°", lambda s: (s.camera.roll_deg, 1)),
+    Measure("focal_error", "predicted focal, mean error", "%", lambda s: (s.camera.focal_percent, 1)),
+    Measure("faces_in_truth", "faces found in true views", "", _faces_in_truth),
+    Measure("true_pair_psnr", "true neighbours, skin", "dB", lambda s: _optional(s.true_pair_psnr)),
+)
+
+
+def summarize(scores: Sequence[IdentityScores]) -> list[Figure]:
+    """All figures, those with a bar first."""
+    return [summarize_measure(measure, scores) for measure in MEASURES]
+
+
+def summarize_measure(measure: Measure, scores: Sequence[IdentityScores]) -> Figure:
+    """One figure over identities (at least one)."""
+    parts = np.array([measure.part(item) for item in scores])  # (I, 2)
+    picks = np.random.default_rng(0).integers(len(parts), size=(RESAMPLES, len(parts)))
+    totals = np.concatenate([parts.sum(0)[None], parts[picks].sum(1)])  # (1 + R, 2)
+    numerators, denominators = totals[totals[:, 1] > 0].T
+    ratios = numerators / denominators
+    taking_part = int((parts[:, 1] > 0).sum())
+    if not taking_part:
+        return Figure(measure, None, None, None, 0)
+    low, high = np.quantile(ratios[1:], [0.025, 0.975]).tolist() if len(ratios) > 1 else (ratios[0], ratios[0])
+    return Figure(measure, float(ratios[0]), float(low), float(high), taking_part)

@@ -1,0 +1,21 @@
+"""Losses of the three stages; weights are in `options`."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def gradient_l1(output: Tensor, target: Tensor) -> Tensor:
+    """L1 between horizontal and vertical pixel differences of (B, 3, H, W) images."""
+    difference = output - target
+    horizontal = difference[..., :, 1:] - difference[..., :, :-1]
+    vertical = difference[..., 1:, :] - difference[..., :-1, :]
+    return horizontal.abs().mean() + vertical.abs().mean()
+
+
+def feature_losses(predicted: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """MSE and mean (1 − cos)² between LayerNormed features (B, C, h, w), per spatial token (paper Eq. 7)."""
+    channels = predicted.shape[1]
+    a, b = (F.layer_norm(x.float().flatten(2).transpose(1, 2), (channels,)) for x in (predicted, target))
+    return F.mse_loss(a, b), (1 - F.cosine_similarity(a, b, dim=-1)).square().mean()

@@ -1,0 +1,100 @@
+"""Train the `mini` model from nothing within a time budget: autoencoder, restoration, views."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nvb_core.checkpoint import load_model, read_metadata, save_model
+from nvb_core.errors import ConfigError
+
+from . import step1, step2, vae
+from .data import INDEX_NAME
+from .export import MODEL_NAME
+from .loop import STATE_NAME, check_budget
+from .options import RunOptions, Step1Options, Step2Options, VAEOptions
+from .state import read_progress
+
+SHARES = {"vae": 0.25, "step1": 0.5, "step2": 0.25}
+"""Each stage's part of the time: restoration learns slowest, views quickly."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Train the mini model from nothing within a time budget: autoencoder, restoration, views.
+
+    Run the same command again after an interruption: it goes on where it stopped.
+    """
+
+    minutes: float
+    """Time to train, all stages together; loading pictures is not counted."""
+    data: tuple[Path, ...]
+    """Face folders, as `nvb-face heads` writes them."""
+    out: Path = Path("runs/mini")
+    """Folder of resume states, logs, pictures and the models of each stage."""
+    weights_out: Path | None = None
+    """Where to write the trained model; default: nvb-mini.safetensors in --out."""
+    seed: int = 0
+    """Start of all random numbers."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.minutes < 1e6:
+            raise ConfigError(f"--minutes is {self.minutes}, must be positive and below a million")
+        for folder in self.data:
+            if not (folder / INDEX_NAME).is_file():
+                raise ConfigError(
+                    f"{folder}: no face folder (it has no {INDEX_NAME}); make one with: "
+                    f"nvb-face heads --count 1000 --views 8 --size 128 --margin 1.25 --out {folder}"
+                )
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run `nvb-face train-mini`."""
+    import tyro
+
+    options = tyro.cli(Options, args=list(argv), prog="nvb-face train-mini")
+    weights = train(options)
+    print(f"trained: {weights}")
+    print(f"measure it: nvb-face eval --weights {weights} --out {options.out / 'eval'}")
+    print(f"use it:     nvb-face render PHOTO --weights {weights} --out out")
+    return 0
+
+
+def train(options: Options) -> Path:
+    """Run the stages that aren't finished yet; returns the checkpoint of float16 weights that it writes."""
+    shared: dict[str, Any] = {"data": options.data, "seed": options.seed}
+
+    def stage(name: str) -> dict[str, Any]:
+        return {**shared, "out": options.out / name, "budget_minutes": options.minutes * SHARES[name]}
+
+    _run_stage(vae.train, VAEOptions(**stage("vae")))
+    _run_stage(step1.train, Step1Options(**stage("step1"), init=options.out / "vae" / MODEL_NAME))
+    _run_stage(step2.train, Step2Options(**stage("step2"), init=options.out / "step1" / MODEL_NAME))
+
+    weights = options.weights_out or options.out / "nvb-mini.safetensors"
+    model = load_model(options.out / "step2" / MODEL_NAME)
+    save_model(model, weights, model.metadata["training"], dtype=torch.float16)
+    return weights
+
+
+def _run_stage(train_stage: Callable[[Any], int], options: RunOptions) -> None:
+    name = options.out.name
+    if is_finished(options):
+        print(f"{name}: finished")
+    else:
+        print(f"{name}: about {options.budget_minutes:.3g} minutes in {options.out}", flush=True)
+        train_stage(options)
+
+
+def is_finished(options: RunOptions) -> bool:
+    """Whether a stage has used up its budget and exported the model of its last step. Raises NVBError."""
+    state, model = options.out / STATE_NAME, options.out / MODEL_NAME
+    progress = read_progress(state)
+    check_budget(state, progress, options)
+    if not 0 < progress.planned_steps <= progress.step or not model.exists():
+        return False
+    return bool(read_metadata(model)["training"][options.out.name]["steps"] == progress.step)

@@ -1,0 +1,154 @@
+"""Options of the three training stages: frozen dataclasses from which the command lines are generated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from nvb_core.errors import ConfigError
+
+Precision = Literal["auto", "no", "bf16"]
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How long, how fast and where to train; the same for every stage."""
+
+    out: Path
+    """Folder of this stage: resume state, log, pictures and the exported model."""
+    data: tuple[Path, ...]
+    """Face folders with a dataset.json."""
+    steps: int
+    """Optimiser steps in all; a run that is resumed with more steps goes on."""
+    batch_size: int
+    """Pictures (faces in step 2) per process and micro-batch."""
+    lr: float
+    """Peak learning rate of AdamW."""
+    accumulate: int = 1
+    """Micro-batches per optimiser step."""
+    warmup_steps: int = 200
+    """Steps over which the learning rate rises from zero; at most a tenth of the steps of a time budget."""
+    decay_fraction: float = 0.4
+    """Last part of the steps over which the learning rate falls along a cosine; 1 is a plain cosine after warm-up."""
+    weight_decay: float = 0.01
+    """Of AdamW."""
+    betas: tuple[float, float] = (0.9, 0.99)
+    """Of AdamW."""
+    clip_norm: float = 1.0
+    """Largest norm of the gradient; a longer one is shortened to it."""
+    ema_decay: float = 0.999
+    """Of the averaged weights, which are the ones exported."""
+    precision: Precision = "auto"
+    """Autocast; `auto` is bf16 where the processor computes in it, else none."""
+    seed: int = 0
+    """Start of all random numbers."""
+    save_minutes: float = 5.0
+    """Wall-clock minutes between resume states; 0 saves after every step."""
+    log_every: int = 20
+    """Steps between lines of the log."""
+    grid_every: int = 500
+    """Steps between pictures; 0 draws none."""
+    max_minutes: float = 0.0
+    """Stop after this many minutes with state and model saved, to be resumed later; 0 is no limit."""
+    budget_minutes: float = 0.0
+    """Train for about this many minutes in all, pauses not counted: the speed of the first steps decides how many
+    steps there are, instead of `steps`; 0 is no budget."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "accumulate", "log_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}, must be at least 1")
+        _require_not_negative(
+            self, "warmup_steps", "grid_every", "save_minutes", "max_minutes", "budget_minutes", "weight_decay"
+        )
+        if not 0 < self.lr < 1:
+            raise ConfigError(f"lr is {self.lr}, must be between 0 and 1")
+        if not 0 <= self.decay_fraction <= 1:
+            raise ConfigError(f"decay_fraction is {self.decay_fraction}, must be in 0–1")
+        if not all(0 <= value < 1 for value in (self.ema_decay, *self.betas)):
+            raise ConfigError(f"ema_decay {self.ema_decay} and betas {self.betas} must be at least 0 and below 1")
+        if not self.clip_norm > 0:
+            raise ConfigError(f"clip_norm is {self.clip_norm}, must be positive")
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError(f"seed is {self.seed}, must be in 0–{2**32 - 1}")
+        if not self.data:
+            raise ConfigError("no data folder given; use --data FOLDER")
+
+
+def _require_not_negative(options: RunOptions, *names: str) -> None:
+    for name in names:
+        if not getattr(options, name) >= 0:
+            raise ConfigError(f"{name} is {getattr(options, name)}, must not be negative")
+
+
+@dataclass(frozen=True)
+class VAEOptions(RunOptions):
+    """Stage 0: the autoencoder of a preset that brings none (`mini`). All values are chosen."""
+
+    preset: str = "mini"
+    """Configuration of the model, unless `init` brings one."""
+    init: Path | None = None
+    """Checkpoint to start from; without it the weights are random."""
+    decoder_only: bool = False
+    """Keep the latents as they are, so that models trained on them stay valid."""
+    lr: float = 1e-3
+    batch_size: int = 8
+    steps: int = 20_000
+    gradient_weight: float = 0.5
+    """Weight of the L1 difference of picture gradients."""
+    latent_noise: float = 0.05
+    """Noise on latents in training, in units of their deviation, so that the decoder forgives the denoiser."""
+    latent_weight: float = 1e-4
+    """Weight of the latents' mean square, which keeps them bounded."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_not_negative(self, "gradient_weight", "latent_noise", "latent_weight")
+        if self.decoder_only and self.init is None:
+            raise ConfigError(
+                "decoder_only keeps the latents of a trained autoencoder; name its checkpoint with --init"
+            )
+
+
+@dataclass(frozen=True)
+class Step1Options(RunOptions):
+    """Step 1, restoration: encoder, context and U-Net learn to denoise the picture itself. lr is chosen for `mini`."""
+
+    init: Path = field(kw_only=True)
+    """Checkpoint whose autoencoder is trained."""
+    lr: float = 2e-4
+    batch_size: int = 16
+    steps: int = 20_000
+    ema_decay: float = 0.9995
+
+
+@dataclass(frozen=True)
+class Step2Options(RunOptions):
+    """Step 2, views: only the ViewTransform trains. Weights of the losses are chosen."""
+
+    init: Path = field(kw_only=True)
+    """Checkpoint after step 1."""
+    lr: float = 3e-4
+    batch_size: int = 4
+    steps: int = 10_000
+    views: int = 4
+    """Target views per face (paper: 7)."""
+    denoised_views: int = 1
+    """Target views per face that go through the U-Net for the diffusion loss; the others only feel the feature loss."""
+    feature_weight: float = 1.0
+    """Weight of the feature loss."""
+    cosine_weight: float = 0.5
+    """Weight of the cosine term within the feature loss."""
+    camera_weight: float = 1.0
+    """Weight of the camera loss."""
+    true_camera_probability: float = 0.5
+    """How often the grid is built from the true source camera instead of the predicted one."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_not_negative(self, "feature_weight", "cosine_weight", "camera_weight")
+        if not 1 <= self.denoised_views <= self.views:
+            raise ConfigError(f"denoised_views is {self.denoised_views}, must be in 1–{self.views} (views)")
+        if not 0 <= self.true_camera_probability <= 1:
+            raise ConfigError(f"true_camera_probability is {self.true_camera_probability}, must be in 0–1")

@@ -1,0 +1,165 @@
+"""Resume state of a training run: parameters, their averages and Adam's moments, in one safetensors file.
+
+Keys are `param.NAME`, `ema.NAME`, `exp_avg.NAME`, `exp_avg_sq.NAME`; the header holds the run's `Progress`.
+There is no random state to keep: every batch and every noise is a pure function of seed, step and rank.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from nvb_core.errors import CheckpointError, OutputError
+
+FORMAT, VERSION = "nvb-face-training-state", 1
+MOMENTS = ("exp_avg", "exp_avg_sq")
+PARTIAL_SUFFIX = ".partial"
+
+Parameters = dict[str, torch.nn.Parameter]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run has come."""
+
+    step: int = 0
+    """Optimiser steps done."""
+    minutes: float = 0.0
+    """Time trained, over all resumed runs."""
+    planned_steps: int = 0
+    """Steps that the time budget allows; 0 while that isn't known."""
+    budget_minutes: float = 0.0
+    """The budget that `planned_steps` is for."""
+
+
+def save_state(
+    path: Path, progress: Progress, parameters: Parameters, ema: list[Tensor], optimizer: torch.optim.Optimizer
+) -> None:
+    """Write the state after `progress.step` optimiser steps; the file appears whole or not at all."""
+    tensors: dict[str, Tensor] = {}
+    for (name, parameter), average in zip(parameters.items(), ema, strict=True):
+        moments = optimizer.state[parameter]
+        tensors[f"param.{name}"] = parameter.detach().contiguous()
+        tensors[f"ema.{name}"] = average.contiguous()
+        tensors.update({f"{key}.{name}": moments[key].contiguous() for key in MOMENTS})
+    values = {name: repr(value) for name, value in dataclasses.asdict(progress).items()}
+    header = {"format": FORMAT, "version": str(VERSION), **values}
+    write_atomically(path, lambda partial: save_file(tensors, partial, metadata=header))
+
+
+def load_state(path: Path, parameters: Parameters, ema: list[Tensor], optimizer: torch.optim.Optimizer) -> Progress:
+    """Fill parameters, averages and optimiser from a state; returns how far it has come.
+
+    Raises CheckpointError when the file isn't a state of exactly these parameters.
+    """
+    try:
+        with safe_open(path, framework="pt") as state:
+            progress = _parse_header(path, state.metadata())
+            _check_tensors(path, state, parameters)
+            with torch.no_grad():
+                for (name, parameter), average in zip(parameters.items(), ema, strict=True):
+                    parameter.copy_(state.get_tensor(f"param.{name}"))
+                    average.copy_(state.get_tensor(f"ema.{name}"))
+                    optimizer.state[parameter] = {
+                        "step": torch.tensor(float(progress.step), device=parameter.device),
+                        **{k: state.get_tensor(f"{k}.{name}").to(parameter.device) for k in MOMENTS},
+                    }
+    except (SafetensorError, OSError) as error:
+        raise _unreadable(path, error) from None
+    return progress
+
+
+def read_progress(path: Path) -> Progress:
+    """How far the run of a state has come; nothing done if there is no such file. Raises CheckpointError."""
+    if not path.exists():
+        return Progress()
+    try:
+        with safe_open(path, framework="pt") as state:
+            return _parse_header(path, state.metadata())
+    except (SafetensorError, OSError) as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(f"{path}: not a readable training state ({error}); delete it to start afresh")
+
+
+def _parse_header(path: Path, header: dict[str, str] | None) -> Progress:
+    header = header or {}
+    if (header.get("format"), header.get("version")) != (FORMAT, str(VERSION)):
+        raise CheckpointError(f"{path}: not a training state of version {VERSION}; delete it to start afresh")
+    try:
+        return Progress(
+            int(header["step"]),
+            float(header.get("minutes", 0)),
+            int(header.get("planned_steps", 0)),
+            float(header.get("budget_minutes", 0)),
+        )
+    except (KeyError, ValueError) as error:
+        raise _unreadable(path, error) from None
+
+
+def _check_tensors(path: Path, state: Any, parameters: Parameters) -> None:
+    shapes = {f"{kind}.{n}": list(p.shape) for n, p in parameters.items() for kind in ("param", "ema", *MOMENTS)}
+    found = {key: state.get_slice(key).get_shape() for key in state.keys()}  # noqa: SIM118 - not a dict
+    for key in sorted(shapes.keys() | found.keys()):
+        if shapes.get(key) != found.get(key):
+            raise CheckpointError(
+                f"{path}: {key} is {found.get(key, 'missing')}, this run needs {shapes.get(key, 'no such tensor')}; "
+                "use another --out or delete it to start afresh"
+            )
+
+
+def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """Call write(partial file) and rename it to `path`; nothing is left behind if that fails (OutputError)."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(partial)
+        partial.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise _unwritable(path, error) from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def remove_partial_files(folder: Path) -> None:
+    """Delete what a killed process left half-written in its folder."""
+    for partial in folder.glob(f"*{PARTIAL_SUFFIX}"):
+        partial.unlink()
+
+
+def _unwritable(path: Path, error: Exception) -> OutputError:
+    return OutputError(f"{path}: can't be written ({error}); free space or choose another folder")
+
+
+class LossLog:
+    """`loss.jsonl`: one line per logged step; lines past a resumed step are dropped."""
+
+    def __init__(self, path: Path, resumed_step: int) -> None:
+        self.path = path
+        kept = []
+        if path.exists():
+            lines = path.read_text(encoding="utf-8").splitlines()
+            # A killed process may have left half a line at the end.
+            kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= resumed_step]
+        text = "".join(f"{line}\n" for line in kept)
+        write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+    def append(self, step: int, values: dict[str, float]) -> None:
+        """Add a line. Raises OutputError."""
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step, **values}) + "\n")
+        except OSError as error:
+            raise _unwritable(self.path, error) from None

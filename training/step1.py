@@ -1,0 +1,105 @@
+"""Step 1, restoration: encoder, context and U-Net learn to denoise the picture that the degraded photo shows.
+
+accelerate launch -m training.step1 --init runs/vae/model.safetensors --data data/heads --out runs/step1
+"""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nvb_core.denoiser import build_scheduler
+from nvb_core.model import NVBModel
+from nvb_core.pipeline import SamplingOptions, restore
+
+from .batches import RestorationBatch, batch_generator, sample_restoration_batch
+from .command import run_command
+from .data import FaceFolder
+from .export import export_stage, start_model
+from .loop import Trainer, process_index
+from .options import Step1Options
+from .state import Progress
+
+PICTURE_STEPS = 10
+"""DDIM steps of the pictures drawn in training: few, since on a CPU each takes as long as a training step."""
+
+
+class DenoisingTarget:
+    """Noisy latents and what the U-Net should say of them, for either prediction type."""
+
+    def __init__(self, model: NVBModel) -> None:
+        self.scheduler = build_scheduler(model.config.schedule)
+        self.predicts_v = model.config.schedule.prediction_type == "v_prediction"
+
+    def __call__(self, latents: Tensor, timesteps: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """latents (B, Z, h, w), timesteps (B,) -> noisy latents and target, both (B, Z, h, w)."""
+        noise = torch.randn(latents.shape, generator=generator, device=latents.device)
+        noisy = self.scheduler.add_noise(latents, noise, timesteps)
+        return noisy, self.scheduler.get_velocity(latents, noise, timesteps) if self.predicts_v else noise
+
+
+def draw_timesteps(model: NVBModel, count: int, generator: torch.Generator) -> Tensor:
+    """Uniform training timesteps (count,)."""
+    top = model.config.schedule.train_timesteps
+    return torch.randint(0, top, (count,), generator=generator, device=generator.device)
+
+
+class Step1Network(nn.Module):
+    """Plain noise-prediction loss of the restoration model."""
+
+    def __init__(self, model: NVBModel) -> None:
+        super().__init__()
+        self.model = model
+        self.target = DenoisingTarget(model)
+        model.requires_grad_(False)
+        for module in (model.encoder, model.context, model.unet):
+            module.requires_grad_(True)
+
+    def forward(self, batch: RestorationBatch, generator: torch.Generator) -> dict[str, Tensor]:
+        """The diffusion loss of a batch at random timesteps."""
+        model = self.model
+        timesteps = draw_timesteps(model, len(batch.lq), generator)
+        with torch.no_grad():
+            latents = model.vae.encode(batch.target).float()
+        noisy, target = self.target(latents, timesteps, generator)
+        context = model.context(model.encoder(batch.lq, timesteps))
+        return {"loss": F.mse_loss(model.unet(noisy, timesteps, context).sample.float(), target)}
+
+
+class Step1Stage:
+    """Restoration training as the loop sees it."""
+
+    def __init__(self, options: Step1Options, rank: int) -> None:
+        self.options, self.rank = options, rank
+        self.model = start_model(options.init)
+        self.folder = FaceFolder.load(options.data, self.model.config.image_size, show_progress=rank == 0)
+        self.network = Step1Network(self.model)
+
+    def make_batch(self, index: int) -> RestorationBatch:
+        """Jittered crops, each degraded in its own way."""
+        rng = batch_generator(self.options.seed, index, self.rank)
+        return sample_restoration_batch(self.folder, self.options.batch_size, rng)
+
+    def picture(self) -> Tensor:
+        """Degraded, restored, true."""
+        rng = batch_generator(self.options.seed, 0, 1_000_000)
+        batch = sample_restoration_batch(self.folder, 8, rng)
+        lq = batch.lq.to(next(self.model.encoder.parameters()).device)
+        rows = [batch.lq, restore(self.model, lq, SamplingOptions(steps=PICTURE_STEPS)).cpu(), batch.target]
+        return torch.cat([torch.cat(list(row), dim=-1) for row in rows], dim=-2)
+
+    def export(self, progress: Progress) -> None:
+        """Write the model."""
+        export_stage(self.model, "step1", progress, self.options)
+
+
+def train(options: Step1Options) -> int:
+    """Run the stage; returns the number of steps done in all."""
+    return Trainer(Step1Stage(options, process_index()), options).run()
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(Step1Options, train, "training.step1"))
