@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from nvb_core.checkpoint import load_model, read_metadata, save_model
 from nvb_core.errors import ConfigError
 
 from . import step1, step2, vae
-from .data import INDEX_NAME
+from .data import INDEX_NAME, read_index
 from .export import MODEL_NAME
 from .loop import STATE_NAME, check_budget
 from .options import RunOptions, Step1Options, Step2Options, VAEOptions
@@ -21,6 +22,8 @@ from .state import read_progress
 
 SHARES = {"vae": 0.25, "step1": 0.5, "step2": 0.25}
 """Each stage's part of the time: restoration learns slowest, views quickly."""
+
+MAKE_HEADS = "nvb-face heads --count 1000 --views 8 --size 128 --margin 1.25 --out"
 
 
 @dataclass(frozen=True)
@@ -44,11 +47,12 @@ class Options:
     def __post_init__(self) -> None:
         if not 0 < self.minutes < 1e6:
             raise ConfigError(f"--minutes is {self.minutes}, must be positive and below a million")
+        if not self.data:
+            raise ConfigError("no data folder given; use --data FOLDER")
         for folder in self.data:
             if not (folder / INDEX_NAME).is_file():
                 raise ConfigError(
-                    f"{folder}: no face folder (it has no {INDEX_NAME}); make one with: "
-                    f"nvb-face heads --count 1000 --views 8 --size 128 --margin 1.25 --out {folder}"
+                    f"{folder}: no face folder (it has no {INDEX_NAME}); make one with: {MAKE_HEADS} {folder}"
                 )
 
 
@@ -66,19 +70,28 @@ def main(argv: Sequence[str]) -> int:
 
 def train(options: Options) -> Path:
     """Run the stages that aren't finished yet; returns the checkpoint of float16 weights that it writes."""
-    shared: dict[str, Any] = {"data": options.data, "seed": options.seed}
 
     def stage(name: str) -> dict[str, Any]:
-        return {**shared, "out": options.out / name, "budget_minutes": options.minutes * SHARES[name]}
+        minutes = options.minutes * SHARES[name]
+        return {"data": options.data, "seed": options.seed, "out": options.out / name, "budget_minutes": minutes}
 
+    step2_options = Step2Options(**stage("step2"), init=options.out / "step1" / MODEL_NAME)
+    _require_views(options.data, step2_options.views)
     _run_stage(vae.train, VAEOptions(**stage("vae")))
     _run_stage(step1.train, Step1Options(**stage("step1"), init=options.out / "vae" / MODEL_NAME))
-    _run_stage(step2.train, Step2Options(**stage("step2"), init=options.out / "step1" / MODEL_NAME))
+    _run_stage(step2.train, step2_options)
 
     weights = options.weights_out or options.out / "nvb-mini.safetensors"
     model = load_model(options.out / "step2" / MODEL_NAME)
     save_model(model, weights, model.metadata["training"], dtype=torch.float16)
     return weights
+
+
+def _require_views(folders: Sequence[Path], views: int) -> None:
+    """Raise ConfigError now and not hours later, in step 2, if no subject has a source and `views` target images."""
+    most = max(max(Counter(read_index(folder).subjects).values()) for folder in folders)
+    if most <= views:
+        raise ConfigError(f"no subject in {folders[0]} has the {views + 1} images that step 2 needs (most: {most})")
 
 
 def _run_stage(train_stage: Callable[[Any], int], options: RunOptions) -> None:

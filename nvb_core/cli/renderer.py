@@ -159,11 +159,9 @@ def make_sheet(
     provenance: Provenance,
 ) -> Image.Image:
     """Contact sheet of one face: the photo with the box drawn, the crop (3, S, S), the views (N, 3, S, S)."""
+    height, width = photo.pixels.shape[-2:]
     inputs = [
-        SheetCell(
-            outlined(to_pil(photo.pixels), box_corners(box)),
-            f"photo, {photo.pixels.shape[-1]} × {photo.pixels.shape[-2]}",
-        ),
+        SheetCell(outlined(to_pil(photo.pixels), box_corners(box)), f"photo, {width} x {height}"),
         SheetCell(to_pil(crop), "aligned crop"),
     ]
     cells = [

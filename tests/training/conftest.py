@@ -1,0 +1,95 @@
+"""A face folder of random smooth pictures, a tiny model, and a clean accelerate for tests of the trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+from nvb_core.cameras import Cameras
+from nvb_core.checkpoint import save_model
+from nvb_core.config import PRESETS, tiny_config
+from nvb_core.model import NVBModel
+
+SUBJECTS, VIEWS, SIDE_PX, MARGIN = 3, 5, 40, 1.25
+FOV_DEG = 16.75
+
+
+def write_faces(folder: Path, views: int = VIEWS) -> Path:
+    """SUBJECTS × views random smooth pictures with random cameras."""
+    from training.data import write_index
+
+    rng = np.random.default_rng(0)
+    names = [(s, v) for s in range(SUBJECTS) for v in range(views)]
+    for subject, view in names:
+        coarse = torch.from_numpy(rng.random((1, 3, 5, 5)))
+        pixels = F.interpolate(coarse, size=(SIDE_PX, SIDE_PX), mode="bicubic").clamp(0, 1)[0].movedim(0, -1)
+        path = folder / f"{subject:08d}" / f"{view:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((pixels * 255).byte().numpy()).save(path)
+    cameras = Cameras.from_angles(rng.uniform(-40, 40, len(names)), rng.uniform(-15, 15, len(names)), fov_deg=FOV_DEG)
+    paths, subjects = [f"{s:08d}/{v:02d}.png" for s, v in names], [f"subject-{s}" for s, _ in names]
+    write_index(folder, paths, cameras.to_eg3d(), subjects, {"margin": MARGIN})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_faces(tmp_path_factory.mktemp("faces"))
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model with random weights, as the autoencoder stage would leave it."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("tiny") / "model.safetensors"
+    save_model(NVBModel(tiny_config()), path, {"vae": {"steps": 0}})
+    return path
+
+
+@pytest.fixture
+def tiny_preset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PRESETS, "tiny", tiny_config())
+
+
+@pytest.fixture
+def accelerate_reset() -> Iterator[None]:
+    """accelerate keeps its settings in process-wide state; one thread makes sums come out equal in every process."""
+    from accelerate.state import AcceleratorState, GradientState
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    torch.set_num_threads(threads)
+
+
+Losses = dict[str, Tensor]
+
+
+@pytest.fixture
+def overfit() -> Callable[..., tuple[Losses, Losses]]:
+    """Train a network on one batch with the same noise in every step; returns its losses before and after."""
+
+    def run(network: nn.Module, batch: object, steps: int, lr: float) -> tuple[Losses, Losses]:
+        parameters = [p for p in network.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(parameters, lr=lr)
+
+        def losses() -> Losses:
+            return network(batch, torch.Generator().manual_seed(0))
+
+        before = losses()
+        for _ in range(steps):
+            optimizer.zero_grad()
+            losses()["loss"].backward()
+            optimizer.step()
+        return before, losses()
+
+    return run
