@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -7,6 +8,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -296,34 +298,50 @@ def test_leftovers_of_a_killed_run_are_removed(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.partial"))
 
 
+@pytest.fixture
+def steps_of_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop looks at its clock once per step."""
+    seconds = itertools.count(1000.0)
+    monkeypatch.setattr("training.loop.time", SimpleNamespace(monotonic=lambda: next(seconds)))
+
+
+@pytest.mark.usefixtures("steps_of_a_second")
 class TestTimeBudget:
     def test_sets_the_steps_and_ends_the_decay_with_them(self, tmp_path: Path) -> None:
-        plan = options(tmp_path, steps=1, warmup_steps=3, budget_minutes=0.02)
-        steps = Trainer(LineStage(), plan).run()
-        progress = read_progress(tmp_path / "state.safetensors")
-        assert steps == progress.step == progress.planned_steps > 25
-        assert progress.budget_minutes == 0.02
-        rates = [line["lr"] for line in curve(tmp_path)]
-        assert rates[21] == pytest.approx(plan.lr)
-        assert rates[-1] < 0.02 * plan.lr
+        plan = options(tmp_path, steps=1, warmup_steps=30, budget_minutes=1.0)
+        assert Trainer(LineStage(), plan).run() == 60
+        assert read_progress(tmp_path / "state.safetensors") == Progress(60, 1.0, 60, 1.0)
+        rates = [line["lr"] / plan.lr for line in curve(tmp_path)]
+        assert rates[19] == pytest.approx(20 / 31)  # the speed isn't known yet
+        assert rates[20:36] == pytest.approx([1.0] * 16)  # warm-up is at most a tenth of the steps
+        assert rates[59] == pytest.approx(0.5 + 0.5 * math.cos(math.pi * 23 / 24))
 
-    def test_a_resumed_run_keeps_the_plan(self, tmp_path: Path) -> None:
-        plan = options(tmp_path, budget_minutes=0.02)
+    def test_a_resumed_run_keeps_the_plan_and_the_curve(self, tmp_path: Path) -> None:
+        Trainer(LineStage(), options(tmp_path / "whole", budget_minutes=1.0)).run()
+        plan = options(tmp_path / "parts", budget_minutes=1.0)
         with pytest.raises(KeyboardInterrupt):
             Trainer(LineStage(press_ctrl_c_at(24)), plan).run()
-        planned = read_progress(tmp_path / "state.safetensors")
-        assert planned.planned_steps > planned.step >= 20
-        assert Trainer(LineStage(), plan).run() == planned.planned_steps
+        stopped = read_progress(tmp_path / "parts" / "state.safetensors")
+        assert stopped.planned_steps == 60 > stopped.step >= 20
+        assert Trainer(LineStage(), plan).run() == 60
+        assert curve(tmp_path / "parts") == curve(tmp_path / "whole")
+
+    def test_the_plan_is_saved_when_it_is_made(self, tmp_path: Path) -> None:
+        stage = LineStage()
+        Trainer(stage, options(tmp_path, budget_minutes=1.0)).run()
+        assert [(p.step, p.planned_steps) for p, _ in stage.exported] == [(20, 60), (60, 60)]
 
     def test_an_interruption_before_the_plan_plans_later(self, tmp_path: Path) -> None:
-        plan = options(tmp_path, budget_minutes=0.02)
+        plan = options(tmp_path, budget_minutes=1.0)
         with pytest.raises(KeyboardInterrupt):
             Trainer(LineStage(press_ctrl_c_at(6)), plan).run()
-        early = read_progress(tmp_path / "state.safetensors")
-        assert early.planned_steps == 0
-        assert Trainer(LineStage(), plan).run() >= early.step + 20
+        assert read_progress(tmp_path / "state.safetensors").planned_steps == 0
+        assert Trainer(LineStage(), plan).run() == 60
+
+    def test_a_budget_shorter_than_the_timing_is_kept(self, tmp_path: Path) -> None:
+        assert Trainer(LineStage(), options(tmp_path, budget_minutes=0.1)).run() == 6
 
     def test_another_budget_is_refused(self, tmp_path: Path) -> None:
-        Trainer(LineStage(), options(tmp_path, budget_minutes=1e-6)).run()
-        with pytest.raises(ConfigError, match=r"planned for 1e-06 minutes, not 1; keep to that or use another --out"):
+        Trainer(LineStage(), options(tmp_path, budget_minutes=0.1)).run()
+        with pytest.raises(ConfigError, match=r"planned for 0\.1 minutes, not 1; keep to that or use another --out"):
             Trainer(LineStage(), options(tmp_path, budget_minutes=1.0))

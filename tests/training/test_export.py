@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from nvb_core.checkpoint import read_metadata
+from nvb_core.config import tiny_config
+from nvb_core.errors import CheckpointError
+from nvb_core.model import NVBModel
+from training.export import MODEL_NAME, export_stage, git_revision, start_model
+from training.options import Step1Options, Step2Options, VAEOptions
+from training.state import Progress
+
+DATA = (Path("/somewhere/data/heads"), Path("data/more"))
+
+
+def test_record_grows_from_stage_to_stage(tmp_path: Path) -> None:
+    runs = {name: tmp_path / name for name in ("vae", "step1", "step2")}
+    export_stage(NVBModel(tiny_config()), "vae", Progress(7, 1.234), VAEOptions(out=runs["vae"], data=DATA))
+    init = runs["vae"] / MODEL_NAME
+    export_stage(start_model(init), "step1", Progress(8), Step1Options(out=runs["step1"], data=DATA, init=init))
+    init = runs["step1"] / MODEL_NAME
+    export_stage(start_model(init), "step2", Progress(9), Step2Options(out=runs["step2"], data=DATA, init=init))
+
+    record = read_metadata(runs["step2"] / MODEL_NAME)["training"]
+    assert [(name, record[name]["steps"]) for name in record] == [("vae", 7), ("step1", 8), ("step2", 9)]
+    assert record["vae"]["minutes"] == 1.23
+    assert record["vae"]["options"]["data"] == ["heads", "more"]
+    assert record["vae"]["options"]["init"] is None
+    assert record["step2"]["options"]["init"] == f"step1/{MODEL_NAME}"
+    assert record["step2"]["options"]["views"] == 4
+    assert "out" not in record["step2"]["options"]
+    assert str(tmp_path) not in json.dumps(record)
+    assert "/somewhere" not in json.dumps(record)
+
+
+def test_exporting_again_replaces_the_stage(tmp_path: Path) -> None:
+    options = VAEOptions(out=tmp_path, data=DATA)
+    model = NVBModel(tiny_config())
+    for step in (3, 4):
+        export_stage(model, "vae", Progress(step), options)
+    assert read_metadata(tmp_path / MODEL_NAME)["training"]["vae"]["steps"] == 4
+    assert [path.name for path in tmp_path.iterdir()] == [MODEL_NAME]
+
+
+def test_start_model_is_frozen_and_float32(tiny_checkpoint: Path) -> None:
+    model = start_model(tiny_checkpoint)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert not any(p.requires_grad for p in model.parameters())
+
+
+def test_start_model_names_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"none\.safetensors: no such file"):
+        start_model(tmp_path / "none.safetensors")
+
+
+def test_git_revision(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert git_revision() == "unknown" or len(git_revision().removesuffix("-dirty")) >= 12
+
+    def no_git(*args: object, **kwargs: object) -> None:
+        raise FileNotFoundError("git")
+
+    monkeypatch.setattr(subprocess, "run", no_git)
+    assert git_revision() == "unknown"

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from nvb_core.config import ScheduleConfig, tiny_config
+from nvb_core.denoiser import build_scheduler
+from nvb_core.model import NVBModel
+from training.export import start_model
+from training.options import Step1Options
+from training.step1 import DenoisingTarget, Step1Network, Step1Stage, draw_timesteps, train
+
+pytestmark = pytest.mark.usefixtures("accelerate_reset")
+
+SCHEDULES = {
+    "v_prediction": tiny_config().schedule,
+    "epsilon": ScheduleConfig(),
+}
+
+
+def options(out: Path, faces: Path, init: Path, **changes: Any) -> Step1Options:
+    settings: dict[str, Any] = {"steps": 2, "batch_size": 2, "log_every": 1, "grid_every": 2, "precision": "no"}
+    return Step1Options(out=out, data=(faces,), init=init, **{**settings, **changes})
+
+
+@pytest.mark.parametrize("kind", SCHEDULES)
+def test_targets_lead_diffusers_back_to_the_clean_latents(kind: str) -> None:
+    """If the U-Net said exactly the target, the sampler's own x0 would be the latents."""
+    model = NVBModel(replace(tiny_config(), schedule=SCHEDULES[kind]))
+    scheduler = build_scheduler(model.config.schedule)
+    scheduler.set_timesteps(1000)
+    latents = torch.randn(3, 4, 4, 4, generator=torch.Generator().manual_seed(1))
+    for timestep in (0, 500, 900):
+        timesteps = torch.full((3,), timestep)
+        noisy, target = DenoisingTarget(model)(latents, timesteps, torch.Generator().manual_seed(2))
+        clean = scheduler.step(target, timestep, noisy).pred_original_sample
+        torch.testing.assert_close(clean, latents, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", SCHEDULES)
+def test_targets_closed_form(kind: str) -> None:
+    model = NVBModel(replace(tiny_config(), schedule=SCHEDULES[kind]))
+    latents, timesteps = torch.randn(2, 4, 4, 4), torch.tensor([10, 700])
+    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(3))
+    noisy, target = DenoisingTarget(model)(latents, timesteps, torch.Generator().manual_seed(3))
+    alpha = build_scheduler(model.config.schedule).alphas_cumprod[timesteps].sqrt()[:, None, None, None]
+    sigma = (1 - alpha.square()).sqrt()
+    torch.testing.assert_close(noisy, alpha * latents + sigma * noise)
+    torch.testing.assert_close(target, alpha * noise - sigma * latents if kind == "v_prediction" else noise)
+
+
+def test_timesteps_cover_the_whole_schedule() -> None:
+    model = NVBModel(replace(tiny_config(), schedule=replace(SCHEDULES["v_prediction"], train_timesteps=7)))
+    assert draw_timesteps(model, 500, torch.Generator().manual_seed(0)).unique().tolist() == list(range(7))
+
+
+def test_trains_encoder_context_and_unet_alone(tmp_path: Path, faces: Path, tiny_checkpoint: Path) -> None:
+    assert train(options(tmp_path, faces, tiny_checkpoint)) == 2
+    before, after = load_file(tiny_checkpoint), load_file(tmp_path / "model.safetensors")
+    for name, tensor in before.items():
+        trained = name.split(".")[0] in ("encoder", "context", "unet")
+        assert torch.equal(tensor, after[name]) == (not trained), name
+    assert (tmp_path / "pictures" / "0000002.png").exists()
+
+
+def test_network_trains_what_it_says(tiny_checkpoint: Path) -> None:
+    network = Step1Network(start_model(tiny_checkpoint))
+    names = {name.split(".")[1] for name, p in network.named_parameters() if p.requires_grad}
+    assert names == {"encoder", "context", "unet"}
+
+
+def test_overfits_a_batch(overfit: Callable[..., Any], tmp_path: Path, faces: Path, tiny_checkpoint: Path) -> None:
+    stage = Step1Stage(options(tmp_path, faces, tiny_checkpoint), rank=0)
+    before, after = overfit(stage.network, stage.make_batch(0), steps=40, lr=3e-3)
+    assert after["loss"] < 0.8 * before["loss"]
+
+
+def test_picture_shows_input_output_and_truth(tmp_path: Path, faces: Path, tiny_checkpoint: Path) -> None:
+    stage = Step1Stage(options(tmp_path, faces, tiny_checkpoint), rank=0)
+    picture = stage.picture()
+    assert picture.shape == (3, 3 * 32, 8 * 32)
+    assert torch.equal(picture, stage.picture())

@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from nvb_core.config import tiny_config
+from nvb_core.errors import ConfigError
+from nvb_core.model import NVBModel
+from training.command import run_command
+from training.export import start_model
+from training.options import VAEOptions
+from training.state import read_progress
+from training.vae import ImageBatch, VAENetwork, VAEStage, complete_preset, measure_latents, train
+
+pytestmark = pytest.mark.usefixtures("accelerate_reset", "tiny_preset")
+
+LAUNCH = """
+import runpy, sys
+from nvb_core.config import PRESETS, tiny_config
+PRESETS["tiny"] = tiny_config()
+runpy.run_module("training.vae", run_name="__main__", alter_sys=True)
+"""
+
+
+def options(out: Path, faces: Path, **changes: Any) -> VAEOptions:
+    settings: dict[str, Any] = {"preset": "tiny", "steps": 4, "batch_size": 2, "log_every": 1, "grid_every": 0}
+    return VAEOptions(out=out, data=(faces,), **{**settings, "warmup_steps": 2, "precision": "no", **changes})
+
+
+def flags(out: Path, faces: Path, *extra: str) -> list[str]:
+    """`options` as command line arguments."""
+    fixed = "--preset tiny --batch-size 2 --log-every 1 --grid-every 0 --warmup-steps 2 --precision no"
+    return ["--out", str(out), "--data", str(faces), *fixed.split(), *extra]
+
+
+def losses(out: Path) -> list[tuple[int, float]]:
+    lines = [json.loads(line) for line in (out / "loss.jsonl").read_text().splitlines()]
+    return [(line["step"], line["loss"]) for line in lines]
+
+
+def test_resume_after_kill_9_continues_the_same_curve(tmp_path: Path, faces: Path) -> None:
+    """A process is killed some time after a state was saved; the resumed run's losses are an uninterrupted run's."""
+    steps = 60
+    arguments = flags(tmp_path / "killed", faces, "--steps", str(steps), "--save-minutes", "0")
+    command = [sys.executable, "-c", LAUNCH, *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    state = tmp_path / "killed" / "state.safetensors"
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        while read_progress(state).step < 5 and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        error = process.stderr.read().decode() if process.stderr else ""
+    assert process.returncode == -signal.SIGKILL, error
+    assert 5 <= read_progress(state).step < steps
+
+    train(options(tmp_path / "killed", faces, steps=steps))
+    train(options(tmp_path / "whole", faces, steps=steps))
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+    assert len(losses(tmp_path / "whole")) == steps
+    killed, whole = (load_file(tmp_path / name / "model.safetensors") for name in ("killed", "whole"))
+    assert all(torch.equal(killed[key], whole[key]) for key in whole)
+
+
+def test_trains_the_autoencoder_alone_and_exports_its_average(tmp_path: Path, faces: Path) -> None:
+    torch.manual_seed(0)
+    before = NVBModel(tiny_config()).state_dict()
+    assert train(options(tmp_path, faces, ema_decay=0.5, grid_every=4)) == 4
+    after, state = load_file(tmp_path / "model.safetensors"), load_file(tmp_path / "state.safetensors")
+    for name, tensor in before.items():
+        assert torch.equal(tensor, after[name]) == (not name.startswith("vae.")), name
+    for name in (n.removeprefix("param.") for n in state if n.startswith("param.")):
+        assert torch.equal(after[name], state[f"ema.{name}"])
+        assert not torch.equal(after[name], state[f"param.{name}"])
+    assert (tmp_path / "pictures" / "0000004.png").stat().st_size > 0
+
+
+def test_latents_are_normalised_and_previewed() -> None:
+    torch.manual_seed(0)
+    vae = NVBModel(tiny_config()).vae
+    images = torch.rand(12, 3, 1, 1).expand(-1, -1, 32, 32) * 2 - 1
+    with torch.no_grad():
+        measure_latents(vae, images)
+        latents, again = vae.encode(images), vae.encode(images)
+    assert torch.equal(latents, again)
+    torch.testing.assert_close(latents.mean(dim=(0, 2, 3)), torch.zeros(4), rtol=0, atol=1e-5)
+    torch.testing.assert_close(latents.std(dim=(0, 2, 3)), torch.ones(4), rtol=1e-4, atol=1e-5)
+    error = (vae.preview(latents) - torch.nn.functional.avg_pool2d(images, 8)).square().mean()
+    assert error < 0.5 * images.var()
+
+
+def test_decoder_only_keeps_the_latents(tmp_path: Path, faces: Path) -> None:
+    train(options(tmp_path / "first", faces))
+    init = tmp_path / "first" / "model.safetensors"
+    train(options(tmp_path / "second", faces, init=init, decoder_only=True, seed=1))
+    first, second = start_model(init), start_model(tmp_path / "second" / "model.safetensors")
+    images = torch.rand(2, 3, 32, 32) * 2 - 1
+    with torch.no_grad():
+        latents = first.vae.encode(images)
+        assert torch.equal(latents, second.vae.encode(images))
+        assert torch.equal(first.vae.preview(latents), second.vae.preview(latents))
+        assert not torch.equal(first.vae.decode(latents), second.vae.decode(latents))
+
+
+def test_overfits_a_batch(overfit: Callable[..., Any], tmp_path: Path, faces: Path) -> None:
+    stage = VAEStage(options(tmp_path, faces), rank=0)
+    before, after = overfit(stage.network, stage.make_batch(0), steps=40, lr=3e-3)
+    assert after["loss"] < 0.75 * before["loss"]
+    assert after["psnr"] > before["psnr"] + 2
+
+
+def test_loss_is_made_of_its_parts(tmp_path: Path, faces: Path) -> None:
+    plan = options(tmp_path, faces, latent_noise=0.0, latent_weight=0.5, gradient_weight=2.0)
+    vae = NVBModel(tiny_config()).vae
+    images = torch.rand(2, 3, 32, 32) * 2 - 1
+    got = VAENetwork(vae, plan)(ImageBatch(images), torch.Generator())
+    raw = vae.encode_raw(images)
+    assert got["l1"].item() == pytest.approx((vae.decode_raw(raw) - images).abs().mean().item(), rel=1e-5)
+    parts = got["l1"] + 2 * got["gradient"] + 0.5 * raw.square().mean()
+    assert got["loss"].item() == pytest.approx(parts.item(), rel=1e-5)
+    assert got["psnr"].item() == pytest.approx(-10 * torch.log10(((vae.decode_raw(raw) - images) / 2).square().mean()))
+
+
+def test_batches_differ_by_index_and_rank_and_repeat(tmp_path: Path, faces: Path) -> None:
+    first, other = (VAEStage(options(tmp_path, faces), rank=rank) for rank in (0, 1))
+    batches = [first.make_batch(0), first.make_batch(1), other.make_batch(0)]
+    assert torch.equal(first.make_batch(0).images, batches[0].images)
+    assert not torch.equal(batches[0].images, batches[1].images)
+    assert not torch.equal(batches[0].images, batches[2].images)
+    assert batches[0].images.shape == (2, 3, 32, 32)
+
+
+@pytest.mark.parametrize("name", ["sd21", "huge"])
+def test_presets_without_an_autoencoder_of_their_own(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"preset '{name}' .* choose mini or tiny"):
+        complete_preset(name)
+
+
+def test_ctrl_c_ends_with_one_line(
+    tmp_path: Path, faces: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_batch = VAEStage.make_batch
+
+    def interrupted(self: VAEStage, index: int) -> ImageBatch:
+        if index == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+        return make_batch(self, index)
+
+    monkeypatch.setattr(VAEStage, "make_batch", interrupted)
+    monkeypatch.setattr(sys, "argv", ["vae", *flags(tmp_path, faces, "--steps", "50")])
+    assert run_command(VAEOptions, train, "training.vae") == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if "loading" not in line]
+    assert lines == ["training.vae: interrupted; run the same command to go on"]
+    assert 0 < read_progress(tmp_path / "state.safetensors").step < 50
+    assert start_model(tmp_path / "model.safetensors").config.name == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (("--data", "nowhere"), "nowhere/dataset.json: no such file"),
+        (("--init", "nowhere.safetensors"), "nowhere.safetensors: no such file"),
+        (("--preset", "sd21"), "preset 'sd21'"),
+        (("--lr", "-1"), "lr is -1.0"),
+    ],
+)
+def test_bad_options_end_with_one_line(
+    tmp_path: Path,
+    faces: Path,
+    extra: tuple[str, ...],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["vae", *flags(tmp_path / "out", faces, *extra)])
+    assert run_command(VAEOptions, train, "training.vae") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("training.vae: error: ")
+    assert message in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_picture_ends_with_one_line(
+    tmp_path: Path, faces: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "faces"
+    (folder / "00000000").mkdir(parents=True)
+    (folder / "dataset.json").write_bytes((faces / "dataset.json").read_bytes())
+    (folder / "00000000" / "00.png").write_bytes(b"not a picture")
+    monkeypatch.setattr(sys, "argv", ["vae", *flags(tmp_path / "out", folder)])
+    assert run_command(VAEOptions, train, "training.vae") == 2
+    assert "00000000/00.png: not a readable image" in capsys.readouterr().err.splitlines()[-1]
