@@ -17,9 +17,10 @@ from .cameras import FOCAL, Cameras, roll_rotation
 from .detect import FaceBox
 from .errors import CameraError, ConfigError, ImageError
 
-# An aligned crop against the LBP cascade's box, which runs from the brows to the chin: measured on frontal faces.
-CROP_PER_FACE_BOX = 1.75
-CROP_RISE = 0.05  # of the crop's centre above the box's, in box sizes
+# The aligned crop against the LBP cascade's box, in box sizes. The median of 115 synthetic heads is 1.40 with a rise of
+# 0.10; eyes and mouth of a real portrait (scikit-image's astronaut) ask for 1.55 with a rise of 0.14.
+CROP_PER_FACE_BOX = 1.5
+CROP_RISE = 0.1  # of the crop's centre above the box's
 MAX_ZOOM = 2.0  # of one refinement
 MAX_SHIFT = 0.5  # of one refinement, in box sizes
 MAX_ROLL_DEG = 45.0  # of one refinement
