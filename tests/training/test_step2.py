@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -47,6 +49,17 @@ def test_trains_exactly_the_view_transform(tmp_path: Path, faces: Path, tiny_che
         assert torch.equal(tensor, after[name]) == (not name.startswith("view.")), name
     assert (tmp_path / "pictures" / "0000002.png").exists()
     assert set(read_metadata(tmp_path / "model.safetensors")["training"]) == {"vae", "step2"}
+
+
+def test_bf16_autocast_keeps_weights_and_losses_in_float32(tmp_path: Path, faces: Path, tiny_checkpoint: Path) -> None:
+    for precision in ("no", "bf16"):
+        AcceleratorState._reset_state()
+        train(options(tmp_path / precision, faces, tiny_checkpoint, precision=precision, grid_every=0))
+    state = load_file(tmp_path / "bf16" / "state.safetensors")
+    assert {tensor.dtype for tensor in state.values()} == {torch.float32}
+    exact, rounded = (json.loads((tmp_path / p / "loss.jsonl").read_text().splitlines()[0]) for p in ("no", "bf16"))
+    assert rounded["loss"] == pytest.approx(exact["loss"], rel=0.02)
+    assert rounded["loss"] != exact["loss"]
 
 
 def test_loss_is_made_of_its_parts(stage: Step2Stage, tmp_path: Path, faces: Path, tiny_checkpoint: Path) -> None:
