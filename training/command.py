@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from nvb_core.cli import interruptible
 from nvb_core.errors import NVBError
 
 
@@ -14,7 +15,8 @@ def run_command(options_type: type[Any], train: Callable[[Any], Any], name: str)
     import tyro
 
     try:
-        train(tyro.cli(options_type, prog=f"accelerate launch -m {name}"))
+        with interruptible():
+            train(tyro.cli(options_type, prog=f"accelerate launch -m {name}"))
     except NVBError as error:
         print(f"{name}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run `nvb-face` with the arguments `argv` (default: those of the process); returns the exit code, 0 or 2."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        with _terminate_like_ctrl_c():
+        with interruptible():
             return _dispatch(arguments)
     except NVBError as error:
         report_error(error)
@@ -86,18 +86,27 @@ def _summary(module: str) -> str:
     return ""
 
 
+class _Interrupted(KeyboardInterrupt):
+    """A KeyboardInterrupt proper that passes through exec(), as in importing a dataclass, makes `python -m` end by
+    SIGINT (3.11: run_eval_code_obj), even though it was caught and main returned an exit code."""
+
+
 @contextmanager
-def _terminate_like_ctrl_c() -> Iterator[None]:
-    """Let SIGTERM, which launchers send, clean up like Ctrl-C does."""
+def interruptible() -> Iterator[None]:
+    """Let SIGTERM, which launchers send, clean up like Ctrl-C does, and both end in an exit code."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+        raise _Interrupted
 
-    previous = signal.signal(signal.SIGTERM, interrupt)
+    numbers = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # a shell's background jobs ignore Ctrl-C
+        numbers.append(signal.SIGINT)
+    previous = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

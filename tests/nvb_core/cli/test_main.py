@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -76,6 +77,22 @@ class TestMain:
         assert cli.main([command]) == 2
         assert one_line(capsys.readouterr().err) == "nvb-face: interrupted; nothing half-written was left"
         assert signal.getsignal(signal.SIGTERM) is before
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_a_signal_within_exec_ends_in_an_exit_code_too(self, number: int, tmp_path: Path) -> None:
+        """Under `python -m`, CPython would end the process by SIGINT for a KeyboardInterrupt that passed an exec."""
+        (tmp_path / "fake_commands" / "__main__.py").write_text(
+            "import os, signal, sys\nfrom importlib.metadata import EntryPoint\nfrom nvb_core import cli\n"
+            "def main(argv):\n"
+            f"    exec('os.kill(os.getpid(), {int(number)}); signal.pause()')\n"
+            "entry = EntryPoint('run', 'fake_commands.__main__:main', cli.GROUP)\n"
+            "cli.metadata.entry_points = lambda group: [entry]\n"
+            "if __name__ == '__main__':\n    sys.exit(cli.main(['run']))"
+        )
+        paths = os.pathsep.join([str(tmp_path), str(Path(cli.__file__).parents[2])])
+        command, environment = [sys.executable, "-m", "fake_commands"], {**os.environ, "PYTHONPATH": paths}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert (done.returncode, one_line(done.stderr)) == (2, "nvb-face: interrupted; nothing half-written was left")
 
     @pytest.mark.parametrize("code", [0, 2])
     def test_exit_code_of_option_parsers_is_passed_on(self, code: int) -> None:
