@@ -9,15 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from .config import ModelConfig
-from .errors import CheckpointError, ConfigError, OutputError
+from .errors import CheckpointError, ConfigError
 from .model import NVBModel
+from .staging import write_atomically
 
 FORMAT, VERSION = "nvb-face", 1
 LICENSE = "Apache-2.0"
@@ -31,7 +31,6 @@ def save_model(
     model: NVBModel, path: Path, training: dict[str, Any], dtype: torch.dtype = torch.float32, license: str = LICENSE
 ) -> None:
     """Write all of a model's parameters as `dtype` (its buffers stay float32); the file appears whole or not at all."""
-    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     parameters = {name for name, _ in model.named_parameters()}
@@ -47,16 +46,7 @@ def save_model(
         "training": json.dumps(training),
         "license": license,
     }
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            save_file(tensors, partial, metadata=header)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
-    except (OSError, SafetensorError) as error:
-        raise OutputError(f"{path}: can't be written ({error}); free space or choose another folder") from None
+    write_atomically(path, lambda partial: save_file(tensors, partial, metadata=header))
 
 
 def read_metadata(path: Path) -> dict[str, Any]:

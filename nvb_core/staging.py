@@ -1,21 +1,46 @@
-"""A result folder that is either the old one or the new one, never half of each.
+"""Results that are either the old ones or the new ones, never half of each: `write_atomically` for a file,
+`staged_folder` for a folder.
 
-New entries are made in a hidden folder inside the target and renamed into place at the end, the `marker` file last, so
-a folder that holds the marker is complete. Working inside the target keeps every rename on one file system even if
-the target is a mount point, and leaves files alone that aren't ours.
+A folder's new entries are made in a hidden folder inside the target and renamed into place at the end, the `marker`
+file last, so a folder that holds the marker is complete. Working inside the target keeps every rename on one file
+system even if the target is a mount point, and leaves files alone that aren't ours.
 """
 
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from .errors import OutputError
 
 STAGE = ".nvb-face-partial"
+PARTIAL_SUFFIX = ".partial"
+
+
+def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """Call write(partial file) and rename it to `path`; nothing is left behind if that fails (OutputError)."""
+    from safetensors import SafetensorError
+
+    partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write(partial)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except (OSError, SafetensorError) as error:
+        raise unwritable(path, error) from None
+
+
+def unwritable(path: Path, error: Exception) -> OutputError:
+    """The error that says that a file can't be written."""
+    return OutputError(f"{path}: can't be written ({error}); free space or choose another folder")
 
 
 @contextmanager

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,7 +26,8 @@ from torch import Tensor
 
 from nvb_core.align import CropBox, crop_batch, crop_cameras
 from nvb_core.cameras import FOCAL, Cameras
-from nvb_core.errors import CameraError, ConfigError, OutputError
+from nvb_core.errors import CameraError, ConfigError
+from nvb_core.staging import write_atomically
 
 INDEX_NAME = "dataset.json"
 FORMAT, VERSION = "nvb-faces", 1
@@ -59,13 +59,8 @@ def write_index(
         "subjects": list(subjects),
         "meta": dict(meta),
     }
-    partial = folder / f"{INDEX_NAME}.{os.getpid()}.tmp"
-    try:
-        partial.write_text(json.dumps(index), encoding="utf-8")
-        partial.replace(folder / INDEX_NAME)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OutputError(f"{folder / INDEX_NAME}: cannot be written: {error.strerror}") from None
+    text = json.dumps(index)
+    write_atomically(folder / INDEX_NAME, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
 def read_index(folder: Path) -> FaceIndex:

@@ -8,8 +8,9 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from nvb_core.images import to_pil
+from nvb_core.staging import write_atomically
 
-from .state import LossLog, write_atomically
+from .state import LossLog
 
 LOG_NAME = "loss.jsonl"
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +17,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from nvb_core.errors import CheckpointError, OutputError
+from nvb_core.errors import CheckpointError
+from nvb_core.staging import PARTIAL_SUFFIX, unwritable, write_atomically
 
 FORMAT, VERSION = "nvb-face-training-state", 1
 MOMENTS = ("exp_avg", "exp_avg_sq")
-PARTIAL_SUFFIX = ".partial"
 
 Parameters = dict[str, torch.nn.Parameter]
 
@@ -120,28 +118,10 @@ def _check_tensors(path: Path, state: Any, parameters: Parameters) -> None:
             )
 
 
-def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Call write(partial file) and rename it to `path`; nothing is left behind if that fails (OutputError)."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            write(partial)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
-    except (OSError, SafetensorError) as error:
-        raise _unwritable(path, error) from None
-
-
 def remove_partial_files(folder: Path) -> None:
     """Delete what a killed process left half-written in its folder."""
     for partial in folder.glob(f"*{PARTIAL_SUFFIX}"):
         partial.unlink()
-
-
-def _unwritable(path: Path, error: Exception) -> OutputError:
-    return OutputError(f"{path}: can't be written ({error}); free space or choose another folder")
 
 
 class LossLog:
@@ -163,4 +143,4 @@ class LossLog:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step, **values}) + "\n")
         except OSError as error:
-            raise _unwritable(self.path, error) from None
+            raise unwritable(self.path, error) from None

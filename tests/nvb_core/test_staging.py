@@ -8,7 +8,7 @@ import pytest
 
 from nvb_core import staging
 from nvb_core.errors import OutputError
-from nvb_core.staging import STAGE, staged_folder, writing
+from nvb_core.staging import STAGE, staged_folder, write_atomically, writing
 
 NAMES = ("views", "sheet.png")
 
@@ -141,3 +141,13 @@ def test_os_errors_become_one_line(tmp_path: Path) -> None:
         shutil.copy(tmp_path / "missing", tmp_path / "copy")
     assert "\n" not in str(caught.value)
     assert str(tmp_path) in str(caught.value)
+
+
+def test_a_failing_writer_leaves_nothing(tmp_path: Path) -> None:
+    def write(partial: Path) -> None:
+        partial.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OutputError, match="No space left"):
+        write_atomically(tmp_path / "file", write)
+    assert not list(tmp_path.iterdir())

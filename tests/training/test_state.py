@@ -19,7 +19,6 @@ from training.state import (
     read_progress,
     remove_partial_files,
     save_state,
-    write_atomically,
 )
 
 PROGRESS = Progress(step=3, minutes=1.25, planned_steps=40, budget_minutes=0.1 + 0.2)
@@ -125,16 +124,6 @@ def test_a_full_disk_keeps_the_old_state_and_leaves_nothing_else(tmp_path: Path)
         save_state(path, Progress(step=9), *trained(3))
     assert [p.name for p in tmp_path.iterdir()] == ["state"]
     assert path.read_bytes() == before
-
-
-def test_a_failing_writer_leaves_nothing(tmp_path: Path) -> None:
-    def write(partial: Path) -> None:
-        partial.write_text("half")
-        raise OSError(28, "No space left on device")
-
-    with pytest.raises(OutputError, match="No space left"):
-        write_atomically(tmp_path / "file", write)
-    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_is_a_file_is_an_output_error(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 
 from rich.table import Table
 
-from ..state import write_atomically
+from nvb_core.staging import write_atomically
+
 from .scores import IdentityScores
 from .sheet import MAX_STRIPS, contact_sheet
 from .summary import Figure, summarize

@@ -20,8 +20,8 @@ from typing import Any
 
 import nvb_core
 from nvb_core.model import NVBModel
+from nvb_core.staging import write_atomically
 
-from ..state import write_atomically
 from .benchmark import Benchmark, digest
 from .measure import MeasureSettings, generate, score
 from .scores import IdentityScores, read_scores, write_scores

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from nvb_core.errors import ConfigError
+from nvb_core.staging import write_atomically
 
-from ..state import write_atomically
 from .metrics import CameraErrors
 
 
