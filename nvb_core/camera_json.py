@@ -8,8 +8,9 @@ matrices are exact and win on reading. An entry without matrices is read from `y
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
@@ -18,6 +19,7 @@ from .errors import CameraError
 
 FORMAT = "nvb-cameras"
 VERSION = 1
+Matrix: TypeAlias = list[list[float]]
 _ANGLES: dict[str, float] = {"yaw_deg": 0, "pitch_deg": 0, "roll_deg": 0, "radius": RADIUS, "fov_deg": DEFAULT_FOV_DEG}
 
 
@@ -43,7 +45,11 @@ def read_cameras(source: dict[str, Any] | str | Path) -> Cameras:
     entries = content.get("cameras")
     if not isinstance(entries, list) or not entries:
         raise CameraError(f"{name}: cameras: expected a list of at least one camera")
-    return Cameras.cat([_entry(f"{name}: cameras[{i}]", entry) for i, entry in enumerate(entries)])
+    matrices = [_matrices(f"{name}: cameras[{i}]", entry) for i, entry in enumerate(entries)]
+    try:
+        return Cameras(*(torch.tensor(part, dtype=torch.float64) for part in zip(*matrices, strict=True)))
+    except CameraError as error:
+        raise CameraError(re.sub(r"^camera (\d+)", lambda found: f"{name}: cameras[{found[1]}]", str(error))) from None
 
 
 def _decode(source: Any) -> tuple[str, Any]:
@@ -60,22 +66,23 @@ def _decode(source: Any) -> tuple[str, Any]:
         raise CameraError(f"{name}: not JSON ({error!s:.80})") from None
 
 
-def _entry(where: str, entry: Any) -> Cameras:
+def _matrices(where: str, entry: Any) -> tuple[Matrix, Matrix]:
+    """cam2world and intrinsics of an entry, as they stand there or from its angles."""
     if not isinstance(entry, dict):
         raise CameraError(f"{where}: expected an object, found {entry!r:.40}")
+    if "cam2world" in entry or "intrinsics" in entry:
+        return _numbers(where, entry, "cam2world", 4), _numbers(where, entry, "intrinsics", 3)
+    if "yaw_deg" not in entry:
+        raise CameraError(f"{where}: needs cam2world and intrinsics, or yaw_deg; found {sorted(entry)!r:.80}")
+    values = {key: _number(where, entry, key) for key in _ANGLES if key in entry}
     try:
-        if "cam2world" in entry or "intrinsics" in entry:
-            matrices = [_numbers(where, entry, key, size) for key, size in (("cam2world", 4), ("intrinsics", 3))]
-            return Cameras(*(torch.tensor([m], dtype=torch.float64) for m in matrices))
-        if "yaw_deg" not in entry:
-            raise CameraError(f"{where}: needs cam2world and intrinsics, or yaw_deg; found {sorted(entry)!r:.80}")
-        return Cameras.from_angles(**{key: _number(where, entry, key) for key in _ANGLES if key in entry})
+        camera = Cameras.from_angles(**values)
     except CameraError as error:
-        message = str(error).removeprefix("camera 0: ")  # the entry's own index is in `where`
-        raise CameraError(message if message.startswith(where) else f"{where}: {message}") from None
+        raise CameraError(f"{where}: {str(error).removeprefix('camera 0: ')}") from None
+    return camera.cam2world[0].tolist(), camera.intrinsics[0].tolist()
 
 
-def _numbers(where: str, entry: dict[str, Any], key: str, size: int) -> list[list[float]]:
+def _numbers(where: str, entry: dict[str, Any], key: str, size: int) -> Matrix:
     rows = entry.get(key)
     if not isinstance(rows, list) or len(rows) != size or not all(_is_row(row, size) for row in rows):
         raise CameraError(f"{where}.{key}: expected {size}×{size} finite numbers, found {rows!r:.60}")

@@ -62,7 +62,7 @@ def test_write_index_checks_lengths(tmp_path: Path) -> None:
 
 def test_failed_write_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "dataset.json").mkdir()
-    with pytest.raises(OutputError, match="can.t be written"):
+    with pytest.raises(OutputError, match=r"can.t be written"):
         write_index(tmp_path, ["a.png"], torch.zeros(1, 25), ["a"], {})
     assert [p.name for p in tmp_path.iterdir()] == ["dataset.json"]
 
