@@ -1,0 +1,36 @@
+"""The ComfyUI nodes: adapters between ComfyUI's types and `nvb_core`, one file per stage of the data flow."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from . import align, cameras, decode, degrade, encode, grid, load, load3d, novel_views, output, sample, view_features
+
+NODES: list[type[io.ComfyNode]] = [
+    load.NVBLoader,
+    align.NVBAlignFace,
+    degrade.NVBDegrade,
+    encode.NVBEncodeFace,
+    grid.NVBBuildGrid,
+    cameras.NVBCameraPose,
+    cameras.NVBCameraPath,
+    cameras.NVBCameraGrid,
+    cameras.NVBCameraPicker,
+    load3d.NVBCamerasFromLoad3D,
+    load3d.NVBCamerasToLoad3D,
+    cameras.NVBCombineCameras,
+    cameras.NVBSelectViews,
+    view_features.NVBSampleViews,
+    sample.NVBDDIMSampler,
+    decode.NVBDecode,
+    novel_views.NVBNovelViews,
+    output.NVBContactSheet,
+    output.NVBSaveViews,
+]
+
+
+class NVBFaceExtension(ComfyExtension):
+    """The pack, as ComfyUI sees it."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return NODES

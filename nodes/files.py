@@ -1,0 +1,61 @@
+"""Files that ComfyUI knows the place of: checkpoints, and the pack's own."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from pathlib import Path
+
+import folder_paths
+
+from ..nvb_core.checkpoint import DEFAULT_WEIGHTS, file_sha256
+from ..nvb_core.errors import CheckpointError
+
+FOLDER = "nvb_face"
+BUILT_IN = "built-in mini"
+SUFFIX = ".safetensors"
+_PROJECT = Path(__file__).parents[1] / "pyproject.toml"
+
+
+def register_model_folder() -> None:
+    """Make `models/nvb_face` a model folder, besides any that extra_model_paths.yaml names."""
+    folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.models_dir) / FOLDER))
+
+
+def checkpoint_names() -> list[str]:
+    """The built-in checkpoint, and those found in the model folders."""
+    return [BUILT_IN, *(name for name in folder_paths.get_filename_list(FOLDER) if name.lower().endswith(SUFFIX))]
+
+
+def checkpoint_path(name: str) -> Path:
+    """File of a checkpoint. Raises CheckpointError saying where it was looked for."""
+    if name == BUILT_IN:
+        return DEFAULT_WEIGHTS
+    try:
+        return Path(folder_paths.get_full_path_or_raise(FOLDER, name))
+    except FileNotFoundError:
+        folders = ", ".join(folder_paths.get_folder_paths(FOLDER))
+        raise CheckpointError(f"{name}: no such checkpoint in {folders}; put it there, or choose {BUILT_IN}") from None
+
+
+def fingerprint(path: Path) -> tuple[str, int, int]:
+    """Equal as long as a file is the same: path, size, time of change."""
+    status = path.stat()
+    return str(path), status.st_size, status.st_mtime_ns
+
+
+def sha256(path: Path) -> str:
+    """Digest of a file, computed once as long as it doesn't change."""
+    return _sha256(*fingerprint(path))
+
+
+@lru_cache(maxsize=32)
+def _sha256(path: str, _size: int, _mtime_ns: int) -> str:
+    return file_sha256(Path(path))
+
+
+@lru_cache(maxsize=1)
+def pack_version() -> str:
+    """The pack's version: a pack in `custom_nodes` isn't an installed distribution."""
+    found = re.search(r'^version = "(.+)"$', _PROJECT.read_text(encoding="utf-8"), re.MULTILINE)
+    return found[1] if found else "unknown"

@@ -1,0 +1,130 @@
+"""A checkpoint's networks behind ComfyUI's memory manager, in the parts that are needed at one time."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management as memory
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import nn
+
+from ..nvb_core.autoencoder import Autoencoder
+from ..nvb_core.checkpoint import load_model
+from ..nvb_core.config import ModelConfig
+from ..nvb_core.errors import ConfigError
+from ..nvb_core.model import NVBModel
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+# Of one view and number: ComfyUI's own figure for a Stable Diffusion U-Net, per latent cell. The depth aggregation over
+# 12 planes needs about as much.
+SAMPLING_BYTES_PER_CELL = 2 * 0.01 * 2**20
+ENCODING_BYTES_PER_PIXEL = 1767  # of one face and number: ComfyUI's figure for an encoder of this kind
+DECODING_BYTES_PER_PIXEL = 2178
+VIEWS_AT_ONCE = 8  # to make room for; a chunk of any size that doesn't fit is halved
+
+log = logging.getLogger(__name__)
+
+
+class NVBEncoder(nn.ModuleList):
+    """Image encoder and camera predictor."""
+
+    def __init__(self, model: NVBModel) -> None:
+        super().__init__([model.encoder, model.view.camera_predictor])
+
+
+class NVBViewTransform(nn.ModuleList):
+    """3D latent grid and depth aggregation."""
+
+    def __init__(self, model: NVBModel) -> None:
+        super().__init__([model.view.volume, model.view.aggregator])
+
+
+class Preview(nn.Module):
+    """The autoencoder's preview alone, so that sampling needs no autoencoder on its device."""
+
+    preview = Autoencoder.preview
+
+    def __init__(self, vae: Autoencoder) -> None:
+        super().__init__()
+        self.register_buffer("preview_weight", vae.preview_weight.clone())
+        self.register_buffer("preview_bias", vae.preview_bias.clone())
+
+
+class Denoiser(nn.Module):
+    """What DDIM uses of a model, under the same names."""
+
+    def __init__(self, model: NVBModel) -> None:
+        super().__init__()
+        self.config: ModelConfig = model.config
+        self.context = model.context
+        self.unet = model.unet
+        self.vae = Preview(model.vae)
+
+
+def load_networks(path: Path, dtype: str) -> NVBModel:
+    """The model of a checkpoint, not yet on the computing device. Raises CheckpointError or ConfigError."""
+    chosen = choose_dtype(dtype, memory.get_torch_device())
+    log.info("NVB-Face: %s in %s", path.name, chosen)
+    return load_model(path, str(memory.unet_offload_device()), chosen)
+
+
+def managed(module: nn.Module) -> ModelPatcher:
+    """ComfyUI's handle on a module: it goes to the computing device when used, and off it when room is needed."""
+    return ModelPatcher(module, load_device=memory.get_torch_device(), offload_device=memory.unet_offload_device())
+
+
+def ready(*patchers: Any, memory_bytes: float = 0) -> None:
+    """Have networks on their device, with room to work; nothing is loaded twice."""
+    # Wholly: ComfyUI can run its own layers from a part of the weights, but not diffusers'.
+    memory.load_models_gpu(list(patchers), memory_required=memory_bytes, force_full_load=True)
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """`auto` is float32 on a CPU, else what ComfyUI holds for the device's best. Raises ConfigError."""
+    on_cpu = memory.is_device_cpu(device)
+    if name == "auto":
+        if on_cpu:
+            return torch.float32
+        if memory.should_use_bf16(device):
+            return torch.bfloat16
+        return torch.float16 if memory.should_use_fp16(device) else torch.float32
+    if name not in DTYPES:
+        raise ConfigError(f"dtype {name!r:.40} must be auto, {', '.join(DTYPES)}")
+    if name == "fp16" and on_cpu:
+        raise ConfigError("dtype fp16 needs a GPU; use auto, fp32 or bf16 on the CPU")
+    return DTYPES[name]
+
+
+def require_same_features(first: ModelConfig, second: ModelConfig, where: str) -> None:
+    """Raise ConfigError unless two checkpoints' networks speak of features of one shape."""
+    shapes = [(config.channels, config.feature_size) for config in (first, second)]
+    if shapes[0] != shapes[1]:
+        raise ConfigError(
+            f"{where} are of different models ({first.name} has features of {shapes[0]}, {second.name} of "
+            f"{shapes[1]}); take both from one Load NVB-Face Model"
+        )
+
+
+def bytes_per_number(module: nn.Module) -> int:
+    """Size of a network's numbers."""
+    return next(module.parameters()).element_size()
+
+
+def encoding_bytes(model: NVBModel, faces: int) -> float:
+    """Memory that encoding takes."""
+    return faces * ENCODING_BYTES_PER_PIXEL * model.config.image_size**2 * bytes_per_number(model.encoder)
+
+
+def sampling_bytes(denoiser: Denoiser, views: int) -> float:
+    """Memory that sampling some views takes, a chunk of them at a time."""
+    cells = denoiser.config.latent_size**2
+    return min(views, VIEWS_AT_ONCE) * cells * SAMPLING_BYTES_PER_CELL * bytes_per_number(denoiser.unet)
+
+
+def decoding_bytes(model: NVBModel, views: int) -> float:
+    """Memory that decoding some views takes, a chunk of them at a time."""
+    pixels = model.config.image_size**2
+    return min(views, VIEWS_AT_ONCE) * DECODING_BYTES_PER_PIXEL * pixels * bytes_per_number(model.vae)

@@ -1,0 +1,46 @@
+"""Inputs that several nodes have alike."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+MAX_SEED = 2**53 - 1  # the largest integer that a browser keeps exactly
+
+
+def seed_input(tooltip: str) -> io.Int.Input:
+    return io.Int.Input("seed", default=0, min=0, max=MAX_SEED, control_after_generate=True, tooltip=tooltip)
+
+
+def steps_input() -> io.Int.Input:
+    return io.Int.Input("steps", default=50, min=1, max=1000, tooltip="Denoising steps; fewer are faster and coarser.")
+
+
+def frame_input() -> io.Combo.Input:
+    return io.Combo.Input(
+        "frame",
+        options=["face", "input"],
+        default="face",
+        tooltip="Where angles count from: face (0 is the frontal face) or input (0 is the camera of the photo, so "
+        "that all zeros restore the photo's own view).",
+    )
+
+
+def lens_inputs() -> list[io.Float.Input]:
+    return [
+        io.Float.Input(
+            "radius",
+            default=0.0,
+            min=0.0,
+            max=20.0,
+            step=0.05,
+            tooltip="Distance from the head's centre. 0: the normal 2.7; in frame input, the photo's own.",
+        ),
+        io.Float.Input(
+            "fov_deg",
+            default=0.0,
+            min=0.0,
+            max=120.0,
+            step=0.1,
+            tooltip="Field of view in degrees. 0: the normal 13.4; in frame input, the photo's own.",
+        ),
+    ]

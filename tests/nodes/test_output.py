@@ -1,0 +1,200 @@
+"""The nodes that end a graph, the loader that begins it, and the node that is a whole graph."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from tests.nodes.conftest import ROOT, Pack
+
+PROMPT = {
+    "1": {"class_type": "LoadImage", "inputs": {"image": "photo.jpg"}},
+    "2": {"class_type": "NVBLoader", "inputs": {"checkpoint": "built-in mini", "dtype": "auto"}},
+    "8": {
+        "class_type": "NVBDDIMSampler",
+        "inputs": {"denoiser": ["2", 2], "view_features": ["1", 0], "seed": 7, "steps": 12, "eta": 0.5},
+    },
+    "9": {"class_type": "NVBDecode", "inputs": {"vae": ["2", 3], "samples": ["8", 0]}},
+    "10": {"class_type": "NVBSaveViews", "inputs": {"images": ["9", 0], "filename_prefix": "a/b"}},
+}
+
+
+@pytest.fixture
+def cameras(pack: Pack) -> Any:
+    return pack.module("nvb_core.cameras").Cameras.from_angles([-30, 0, 30])
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.rand(6, 32, 32, 3)
+
+
+def save(pack: Pack, images: torch.Tensor, cameras: Any, prompt: Any = PROMPT) -> Path:
+    node = pack.node("NVBSaveViews")
+    node.hidden = SimpleNamespace(unique_id="10", prompt=prompt, extra_pnginfo={"workflow": {"nodes": []}})
+    shown = node.execute(images, cameras, "a/b").ui["images"]
+    assert {entry["type"] for entry in shown} == {"output"}
+    return pack.server.folder / "output" / shown[0]["subfolder"]
+
+
+def test_saved_views_carry_workflow_and_provenance(pack: Pack, images: torch.Tensor, cameras: Any) -> None:
+    (pack.server.folder / "input").mkdir(exist_ok=True)
+    (pack.server.folder / "input/photo.jpg").write_bytes(b"pixels")
+    folder = save(pack, images, cameras)
+    files = sorted(path.name for path in folder.glob("*.png"))
+    assert files[0] == "view_00_yaw-30.0_pitch+0.0.png"
+    assert len(files) == 6  # two faces seen by three cameras
+    record = pack.module("nvb_core.provenance").read_png(folder / files[5])
+    assert record.ai_generated
+    assert "AI-generated" in record.statement
+    assert (record.seed, record.steps, record.eta, record.model) == (7, 12, 0.5, "mini")
+    assert (record.source, record.camera.yaw_deg) == ("photo.jpg", pytest.approx(30))
+    checkpoint = pack.module("nvb_core.checkpoint")
+    assert record.weights_sha256 == checkpoint.file_sha256(checkpoint.DEFAULT_WEIGHTS)
+    with Image.open(folder / files[0]) as picture:
+        assert json.loads(picture.info["prompt"]) == PROMPT
+        assert json.loads(picture.info["workflow"]) == {"nodes": []}
+        shown = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).reshape(32, 32, 3)
+    assert (shown.float() / 255 - images[0]).abs().max() <= 0.51 / 255
+
+
+def test_saved_cameras_read_back_for_both_kinds_of_tools(pack: Pack, images: torch.Tensor, cameras: Any) -> None:
+    folder = save(pack, images, cameras)
+    manifest = json.loads((folder / "cameras.json").read_text(encoding="utf-8"))
+    read = pack.module("nvb_core.cameras").Cameras.from_json(folder / "cameras.json")
+    assert torch.equal(read.cam2world[:3], cameras.cam2world)
+    assert torch.equal(read.cam2world[3:], cameras.cam2world)
+    assert [file for file, _ in manifest["labels"]] == manifest["images"]
+    assert manifest["labels"][1][1] == cameras.to_eg3d()[1].tolist()
+    assert manifest["provenance"]["ai_generated"] is True
+    frames = json.loads((folder / "transforms.json").read_text(encoding="utf-8"))["frames"]
+    assert [frame["file_path"] for frame in frames] == manifest["images"]
+    assert all((folder / name).is_file() for name in manifest["images"])
+    assert not list(folder.glob("*.partial"))
+
+
+def test_a_server_without_metadata_still_says_ai_generated(pack: Pack, images: torch.Tensor, cameras: Any) -> None:
+    pack.server.args.disable_metadata = True
+    try:
+        folder = save(pack, images, cameras, prompt=None)
+    finally:
+        pack.server.args.disable_metadata = False
+    path = next(folder.glob("*.png"))
+    with Image.open(path) as picture:
+        assert not {"prompt", "workflow"} & picture.info.keys()
+        assert "AI-generated" in picture.info["Comment"]
+    record = pack.module("nvb_core.provenance").read_png(path)
+    assert (record.ai_generated, record.seed, record.model) == (True, -1, "unknown")
+
+
+def test_pictures_without_their_cameras_are_refused(pack: Pack, images: torch.Tensor, cameras: Any) -> None:
+    camera_error = pack.module("nvb_core.errors").CameraError
+    with pytest.raises(camera_error, match="3 cameras for 5 pictures"):
+        save(pack, images[:5], cameras)
+    poses = pack.module("nvb_core.camera_paths").CameraPoses([0, 1], frame="input")
+    with pytest.raises(camera_error, match="connect the view_cameras"):
+        save(pack, images, poses)
+
+
+@pytest.mark.parametrize("prefix", ["../evil", "a/../../evil", "/tmp/evil", "a/", "", "..", "a\\..\\..\\evil"])  # noqa: S108
+def test_a_prefix_out_of_the_output_folder_shows_before_the_run(pack: Pack, prefix: str) -> None:
+    validate = pack.node("NVBSaveViews").validate_inputs
+    assert validate("NVB-Face/views") is True
+    assert "write" in validate(prefix)
+    assert "\n" not in validate(prefix)
+
+
+def test_the_sheet_shows_every_view(pack: Pack, images: torch.Tensor, cameras: Any) -> None:
+    execute = pack.node("NVBContactSheet").execute
+    sheet = execute(images, cameras).args[0]
+    assert sheet.shape[0] == 1
+    assert sheet.shape[-1] == 3
+    assert 0 <= sheet.min() < sheet.max() <= 1
+    assert not torch.equal(execute(images, cameras, "title", images[:1]).args[0], sheet)
+
+
+def test_provenance_looks_upstream_only_and_takes_the_nearest(pack: Pack) -> None:
+    provenance_of = pack.module("nodes.provenance").provenance_of
+    other = {
+        "class_type": "NVBDDIMSampler",
+        "inputs": {"denoiser": ["2", 2], "view_features": ["8", 0], "seed": ["1", 0], "steps": 5},
+    }
+    unrelated = {**PROMPT, "20": {**other, "inputs": {"seed": 99, "steps": 1}}}
+    assert provenance_of(unrelated, "10").seed == 7
+    nearer = {**PROMPT, "9": {"class_type": "NVBDecode", "inputs": {"samples": ["21", 0]}}, "21": other}
+    assert (provenance_of(nearer, "10").seed, provenance_of(nearer, "10").steps) == (-1, 5)  # its seed is a link
+    whole = {"class_type": "NVBNovelViews", "inputs": {"preset": "orbit", "seed": 4, "steps": 6}}
+    record = provenance_of({"1": whole, "10": {"class_type": "NVBSaveViews", "inputs": {"images": ["1", 0]}}}, "10")
+    assert (record.seed, record.steps, record.eta, record.model) == (4, 6, 0.0, "unknown")
+
+
+# ---- the loader ----
+
+
+def test_checkpoints_are_found_in_every_model_folder(pack: Pack) -> None:
+    files, folders = pack.module("nodes.files"), ("models/nvb_face", "elsewhere")
+    for folder in folders:
+        (pack.server.folder / folder).mkdir(parents=True, exist_ok=True)
+        (pack.server.folder / folder / f"{folder[:1]}.safetensors").write_bytes(b"x")
+        (pack.server.folder / folder / "notes.txt").write_bytes(b"x")
+    assert files.checkpoint_names() == ["built-in mini", "e.safetensors", "m.safetensors"]
+    assert files.checkpoint_path("m.safetensors").parent.name == "nvb_face"
+    assert files.checkpoint_path("built-in mini").is_file()
+    with pytest.raises(pack.module("nvb_core.errors").CheckpointError, match=r"nope\.safetensors: no such checkpoint"):
+        files.checkpoint_path("nope.safetensors")
+
+
+def test_the_loader_runs_again_only_if_the_file_has_changed(pack: Pack) -> None:
+    fingerprint = pack.node("NVBLoader").fingerprint_inputs
+    path = pack.server.folder / "elsewhere/changing.safetensors"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"one")
+    first = fingerprint("changing.safetensors", "auto")
+    assert fingerprint("changing.safetensors", "auto") == first
+    path.write_bytes(b"three")
+    assert fingerprint("changing.safetensors", "auto") != first
+    path.write_bytes(b"one")
+    os.utime(path, ns=(first[2], first[2]))
+    assert fingerprint("changing.safetensors", "auto") == first
+
+
+def test_dtype_is_what_is_asked_for(pack: Pack) -> None:
+    choose, cpu = pack.module("nodes.networks").choose_dtype, torch.device("cpu")
+    assert choose("auto", cpu) == torch.float32
+    assert choose("bf16", cpu) == torch.bfloat16
+    for name in ("fp16", "fp8"):
+        with pytest.raises(pack.module("nvb_core.errors").ConfigError, match=f"dtype .*{name}"):
+            choose(name, cpu)
+
+
+def test_the_pack_s_version_is_the_project_s(pack: Pack) -> None:
+    assert f'version = "{pack.module("nodes.files").pack_version()}"' in (ROOT / "pyproject.toml").read_text()
+
+
+# ---- all in one ----
+
+
+def test_novel_views_is_a_graph_of_the_other_nodes(pack: Pack) -> None:
+    node = pack.node("NVBNovelViews")
+    values = {"preset": "orbit", "views": 4, "seed": 3, "steps": 5, "faces": "largest", "frame": "input"}
+    output = node.execute(image=["5", 0], watermark=True, checkpoint="built-in mini", **values)
+    schemas = {cls.__name__: cls.define_schema() for cls in pack.module("nodes").NODES}
+    for entry in output.expand.values():
+        inputs = {socket.id: socket.optional for socket in schemas[entry["class_type"]].inputs}
+        required = {name for name, optional in inputs.items() if not optional}
+        assert required <= entry["inputs"].keys() <= inputs.keys(), entry["class_type"]
+    by_class = {entry["class_type"]: entry["inputs"] for entry in output.expand.values()}
+    assert by_class["NVBAlignFace"]["image"] == ["5", 0]
+    assert by_class["NVBCameraPath"]["frame"] == "input"
+    assert by_class["NVBDecode"]["watermark"] is True
+    assert [output.expand[link[0]]["class_type"] for link in output.args] == ["NVBDecode", "NVBSampleViews"]
+    given = node.execute(image=["5", 0], watermark=True, checkpoint="built-in mini", cameras=["6", 0], **values)
+    sampled = next(entry for entry in given.expand.values() if entry["class_type"] == "NVBSampleViews")
+    assert sampled["inputs"]["cameras"] == ["6", 0]

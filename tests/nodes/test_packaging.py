@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+import re
+import sys
+
+from tests.nodes.conftest import ROOT
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+COMFYUI_BRINGS = {"torch", "comfyui-frontend-package"}
+
+
+def test_requirements_are_the_dependencies_that_comfyui_does_not_bring() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    listed = [line for line in lines if not line.startswith("#")]
+    assert listed == [r for r in project["dependencies"] if re.split(r"[^\w-]", r)[0] not in COMFYUI_BRINGS]

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from nvb_core.cameras import DEFAULT_FOV_DEG, RADIUS, Cameras
+from nvb_core.errors import CameraError
+from nvb_core.load3d import camera_from_load3d, camera_to_load3d
+
+OLD: dict[str, Any] = {
+    "position": {"x": 10, "y": 0, "z": 10},
+    "target": {"x": 0, "y": 0, "z": 0},
+    "zoom": 1,
+    "cameraType": "perspective",
+}
+
+
+def angles(camera: Cameras) -> list[float]:
+    found = camera.angles()
+    return [float(v) for v in (found.yaw_deg, found.pitch_deg, found.roll_deg, found.radius, found.fov_deg)]
+
+
+def test_the_old_form_gives_direction_only() -> None:
+    assert angles(camera_from_load3d(OLD)) == pytest.approx([45, 0, 0, RADIUS, DEFAULT_FOV_DEG])
+
+
+def test_directions_count_from_the_target() -> None:
+    moved = OLD | {"position": {"x": 1, "y": 2 + math.sqrt(2), "z": 4}, "target": {"x": 0, "y": 2, "z": 3}}
+    assert angles(camera_from_load3d(moved)) == pytest.approx([45, 45, 0, RADIUS, DEFAULT_FOV_DEG])
+
+
+def test_a_scale_gives_distance_and_the_viewer_s_field_of_view() -> None:
+    new = OLD | {"fov": 35, "aspect": 2.0}
+    assert angles(camera_from_load3d(new, 5)) == pytest.approx([45, 0, 0, math.sqrt(200) / 5, 35])
+    zoomed = angles(camera_from_load3d(new | {"zoom": 2}, 5))[4]
+    assert math.tan(math.radians(zoomed / 2)) == pytest.approx(math.tan(math.radians(17.5)) / 2)
+    narrow = angles(camera_from_load3d(new | {"aspect": 0.5}, 5))[4]
+    assert narrow == pytest.approx(zoomed)
+    assert angles(camera_from_load3d(OLD, 5))[4] == pytest.approx(DEFAULT_FOV_DEG)
+    assert angles(camera_from_load3d(new | {"cameraType": "orthographic"}, 5))[4] == pytest.approx(DEFAULT_FOV_DEG)
+
+
+def test_a_quaternion_brings_the_roll() -> None:
+    # three.js: no rotation looks along -z with y up; a quarter turn about z rolls the camera to its left.
+    frontal = OLD | {"position": {"x": 0, "y": 0, "z": 3}}
+    upright = camera_from_load3d(frontal | {"quaternion": {"x": 0, "y": 0, "z": 0, "w": 1}})
+    torch.testing.assert_close(upright.cam2world, Cameras.from_angles(0).cam2world)
+    quarter = {"x": 0, "y": 0, "z": math.sqrt(0.5), "w": math.sqrt(0.5)}
+    rolled = camera_from_load3d(frontal | {"quaternion": quarter})
+    torch.testing.assert_close(rolled.cam2world, Cameras.from_angles(0, roll_deg=90).cam2world)
+
+
+@pytest.mark.parametrize("roll_deg", [0, 30, 180, -170])
+@pytest.mark.parametrize(("yaw_deg", "pitch_deg"), [(0, 0), (37, -12), (180, 0), (-90, 80), (120, 89.9)])
+@pytest.mark.parametrize("scale", [1.0, 3.5])
+def test_there_and_back_again_is_the_same_camera(
+    yaw_deg: float, pitch_deg: float, roll_deg: float, scale: float
+) -> None:
+    camera = Cameras.from_angles(yaw_deg, pitch_deg, roll_deg, 3.1, 25)
+    info = json.loads(json.dumps(camera_to_load3d(camera, scale)))
+    back = camera_from_load3d(info, scale)
+    torch.testing.assert_close(back.cam2world, camera.cam2world, atol=1e-9, rtol=0)
+    torch.testing.assert_close(back.intrinsics, camera.intrinsics, atol=1e-9, rtol=0)
+    assert sum(v**2 for v in info["quaternion"].values()) == pytest.approx(1)
+
+
+def test_the_frontal_camera_is_the_viewer_s_default_rotation() -> None:
+    info = camera_to_load3d(Cameras.from_angles(0), 2)
+    assert info["position"] == pytest.approx({"x": 0, "y": 0, "z": 2 * RADIUS})
+    assert info["quaternion"] == pytest.approx({"x": 0, "y": 0, "z": 0, "w": 1})
+    assert info["fov"] == pytest.approx(DEFAULT_FOV_DEG)
+    assert OLD.keys() <= info.keys()
+
+
+@pytest.mark.parametrize(
+    ("info", "scale", "says"),
+    [
+        (None, 0, "expected an object"),
+        ({}, 0, "position: expected an object with x, y, z"),
+        (OLD | {"position": {"x": 0, "y": 0}}, 0, "position: expected"),
+        (OLD | {"position": {"x": 0, "y": "1", "z": 0}}, 0, "position.y: expected a finite number"),
+        (OLD | {"position": OLD["target"]}, 0, "same point"),
+        (OLD | {"quaternion": {"x": 0, "y": 0, "z": 0, "w": 0}}, 0, "quaternion: all zero"),
+        (OLD | {"quaternion": [0, 0, 0, 1]}, 0, "quaternion: expected an object with x, y, z, w"),
+        (OLD | {"fov": 180}, 1, "fov 180"),
+        (OLD | {"zoom": -1}, 1, "zoom -1"),
+        (OLD, -1, "scene_scale -1"),
+        (OLD, 100, "outside the head"),
+    ],
+)
+def test_a_dictionary_that_is_no_camera_is_one_error(info: Any, scale: float, says: str) -> None:
+    with pytest.raises(CameraError, match=says):
+        camera_from_load3d(info, scale)
+
+
+def test_a_viewer_takes_one_camera() -> None:
+    with pytest.raises(CameraError, match="2 cameras; a viewer has exactly 1"):
+        camera_to_load3d(Cameras.from_angles([0, 1]))
+    with pytest.raises(CameraError, match="scene_scale 0"):
+        camera_to_load3d(Cameras.from_angles(0), 0)
