@@ -67,6 +67,8 @@ class UNetConfig:
     """Heads of each level (diffusers calls the argument `attention_head_dim`)."""
     use_linear_projection: bool = True
     norm_groups: int = 32
+    learned_position: bool = False
+    """Chosen: whether a learned position is added after the first convolution; for a U-Net that isn't pretrained."""
 
 
 @dataclass(frozen=True)
@@ -233,6 +235,7 @@ MINI = ModelConfig(
         cross_attention=(True, True, False),
         layers_per_block=1,
         attention_heads=(4, 6, 6),
+        learned_position=True,
     ),
     vae=VAEConfig(
         patch=4,
@@ -273,6 +276,7 @@ def tiny_config() -> ModelConfig:
             layers_per_block=1,
             attention_heads=(2, 2),
             norm_groups=4,
+            learned_position=True,
         ),
         vae=VAEConfig(
             block_out_channels=(8, 8, 8, 8), layers_per_block=1, latent_channels=4, norm_groups=4, mid_attention=False

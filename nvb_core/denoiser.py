@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
 from einops import rearrange
 from torch import Tensor, nn
 
 from .config import ModelConfig, ScheduleConfig
 from .errors import ConfigError
+from .layers import PositionedConv, grid_position
 
 if TYPE_CHECKING:
     from diffusers import DDIMScheduler, UNet2DConditionModel
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 class ContextEmbedding(nn.Module):
     """View features -> tokens for the U-Net's cross-attention, in the place of SD's text tokens."""
 
-    def __init__(self, channels: int, tokens: int) -> None:
+    def __init__(self, channels: int, size: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(channels)
-        self.position = nn.Parameter(torch.randn(1, tokens, channels) * 0.02)
+        self.position = nn.Parameter(grid_position(channels, size, size)[None])
 
     def forward(self, features: Tensor) -> Tensor:
         """features (B, C, h, w) -> (B, h·w, C)."""
@@ -35,7 +35,7 @@ def build_unet(config: ModelConfig) -> UNet2DConditionModel:
     unet = config.unet
     down = tuple("CrossAttnDownBlock2D" if cross else "DownBlock2D" for cross in unet.cross_attention)
     up = tuple("CrossAttnUpBlock2D" if cross else "UpBlock2D" for cross in reversed(unet.cross_attention))
-    return UNet2DConditionModel(
+    model = UNet2DConditionModel(
         sample_size=config.latent_size,
         in_channels=config.vae.latent_channels,
         out_channels=config.vae.latent_channels,
@@ -48,6 +48,9 @@ def build_unet(config: ModelConfig) -> UNet2DConditionModel:
         use_linear_projection=unet.use_linear_projection,
         norm_num_groups=unet.norm_groups,
     )
+    if unet.learned_position:
+        model.conv_in = PositionedConv(model.conv_in, config.latent_size)
+    return model
 
 
 def build_scheduler(config: ScheduleConfig) -> DDIMScheduler:

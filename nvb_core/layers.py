@@ -25,6 +25,39 @@ def timestep_embedding(timesteps: Tensor, channels: int = TIME_CHANNELS) -> Tens
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
+def grid_position(channels: int, *sizes: int) -> Tensor:
+    """Sine-cosine code of the cells of a grid with 1 to 3 axes, to start a learned position from: (cells, channels).
+
+    Cells are in row-major order. Each axis has its own channels, with wavelengths from twice the axis to three cells;
+    what doesn't divide evenly stays zero.
+    """
+    per_axis = channels // (2 * len(sizes))
+    code = torch.zeros(*sizes, channels)
+    for axis, size in enumerate(sizes):
+        frequencies = torch.logspace(math.log10(math.pi / size), math.log10(2 * math.pi / 3), per_axis)
+        angles = (torch.arange(size) + 0.5)[:, None] * frequencies  # (size, per_axis)
+        values = torch.cat([angles.cos(), angles.sin()], dim=-1)
+        shape = [size if i == axis else 1 for i in range(len(sizes))]
+        code[..., 2 * per_axis * axis : 2 * per_axis * (axis + 1)] = values.view(*shape, 2 * per_axis)
+    return code.flatten(0, -2)
+
+
+class PositionedConv(nn.Module):
+    """A convolution to `size`×`size` cells whose output gets a learned position, so that attention knows where it is.
+
+    The zeros around a picture are all that tells a plain U-Net; a pretrained one has learned to use them.
+    """
+
+    def __init__(self, conv: nn.Conv2d, size: int) -> None:
+        super().__init__()
+        self.conv = conv
+        self.position = nn.Parameter(grid_position(conv.out_channels, size, size).T.unflatten(1, (size, size)).clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in, size, size) -> (B, out, size, size)."""
+        return self.conv(x) + self.position
+
+
 class TimeEmbedding(nn.Module):
     """Integer timesteps (B,) -> (B, width)."""
 

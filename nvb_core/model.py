@@ -22,6 +22,6 @@ class NVBModel(nn.Module):
         self.metadata: dict[str, Any] = {}
         self.encoder = ImageEncoder(config.encoder)
         self.view = ViewTransform(config)
-        self.context = ContextEmbedding(config.channels, config.feature_size**2)
+        self.context = ContextEmbedding(config.channels, config.feature_size)
         self.unet = build_unet(config)
         self.vae = Autoencoder(config.vae)

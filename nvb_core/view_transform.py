@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .config import ModelConfig
 from .frustum import sample_frustum
-from .layers import Attention, FeedForward, ModulatedNorm, TimeEmbedding
+from .layers import Attention, FeedForward, ModulatedNorm, TimeEmbedding, grid_position
 
 CAMERA_CHANNELS = 16
 FRONTAL_CAMERA = (1.0, 0, 0, 0, 0, -1.0, 0, 0, 0, 0, -1.0, 1.0, 1.0, 1.0, 0.5, 0.5)
@@ -24,10 +24,10 @@ FRONTAL_CAMERA = (1.0, 0, 0, 0, 0, -1.0, 0, 0, 0, 0, -1.0, 1.0, 1.0, 1.0, 0.5, 0
 class CameraPredictor(nn.Module):
     """Attention-pooled features -> camera vector of the photo."""
 
-    def __init__(self, channels: int, heads: int, tokens: int) -> None:
+    def __init__(self, channels: int, heads: int, size: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(channels)
-        self.position = nn.Parameter(torch.randn(1, tokens, channels) * 0.02)
+        self.position = nn.Parameter(grid_position(channels, size, size)[None])
         self.query = nn.Parameter(torch.randn(1, 1, channels) * 0.02)
         self.attention = Attention(channels, heads)
         last = nn.Linear(channels, CAMERA_CHANNELS)
@@ -63,12 +63,12 @@ class VolumeBlock(nn.Module):
 class FeatureVolume(nn.Module):
     """Learned queries, one per grid cell, gather the photo's features into a 3D latent grid."""
 
-    def __init__(self, channels: int, grid_size: int, blocks: int, heads: int, tokens: int) -> None:
+    def __init__(self, channels: int, grid_size: int, blocks: int, heads: int, size: int) -> None:
         super().__init__()
         self.grid_size = grid_size
-        self.queries = nn.Parameter(torch.randn(grid_size**3, channels) * channels**-0.5)
-        self.features_in = nn.Linear(channels, channels)
-        self.position = nn.Parameter(torch.randn(1, tokens, channels) * 0.02)
+        self.queries = nn.Parameter(grid_position(channels, grid_size, grid_size, grid_size))
+        self.features_in = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, channels))
+        self.position = nn.Parameter(grid_position(channels, size, size)[None])
         self.time = TimeEmbedding(channels)
         self.camera = nn.Sequential(nn.Linear(CAMERA_CHANNELS, channels), nn.SiLU(), nn.Linear(channels, channels))
         self.blocks = nn.ModuleList(VolumeBlock(channels, heads) for _ in range(blocks))
@@ -111,11 +111,10 @@ class AggregatorBlock(nn.Module):
 class DepthAggregator(nn.Module):
     """Frustum features -> view features: blocks, then the mean over depth (paper Eq. 6)."""
 
-    def __init__(self, channels: int, width: int, blocks: int, heads: int, depth: int, tokens: int) -> None:
+    def __init__(self, channels: int, width: int, blocks: int, heads: int, depth: int, size: int) -> None:
         super().__init__()
         self.proj_in = nn.Linear(channels, width)
-        self.depth_position = nn.Parameter(torch.randn(1, depth, 1, width) * 0.02)
-        self.position = nn.Parameter(torch.randn(1, 1, tokens, width) * 0.02)
+        self.position = nn.Parameter(grid_position(width, depth, size, size).unflatten(0, (1, depth, size**2)))
         self.outside = nn.Parameter(torch.zeros(width))
         self.time = TimeEmbedding(width)
         self.blocks = nn.ModuleList(AggregatorBlock(width, heads) for _ in range(blocks))
@@ -125,7 +124,7 @@ class DepthAggregator(nn.Module):
     def forward(self, frustum: Tensor, inside: Tensor, timesteps: Tensor) -> Tensor:
         """frustum (B, C, D, h, w), inside (B, D, h, w) bool, timesteps (B,) -> (B, C, h, w)."""
         height = frustum.shape[-2]
-        x = self.proj_in(rearrange(frustum, "b c d h w -> b d (h w) c")) + self.depth_position + self.position
+        x = self.proj_in(rearrange(frustum, "b c d h w -> b d (h w) c")) + self.position
         x = x + rearrange(~inside, "b d h w -> b d (h w) 1").to(x.dtype) * self.outside
         condition = self.time(timesteps)
         for block in self.blocks:
@@ -138,14 +137,14 @@ class ViewTransform(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        view, channels, tokens = config.view, config.channels, config.feature_size**2
+        view, channels, size = config.view, config.channels, config.feature_size
         self.grid_extent = view.grid_extent
         self.depth_samples = view.depth_samples
-        self.feature_size = config.feature_size
-        self.camera_predictor = CameraPredictor(channels, view.camera_predictor_heads, tokens)
-        self.volume = FeatureVolume(channels, view.grid_size, view.volume_blocks, view.volume_heads, tokens)
+        self.feature_size = size
+        self.camera_predictor = CameraPredictor(channels, view.camera_predictor_heads, size)
+        self.volume = FeatureVolume(channels, view.grid_size, view.volume_blocks, view.volume_heads, size)
         self.aggregator = DepthAggregator(
-            channels, view.aggregator_width, view.aggregator_blocks, view.aggregator_heads, view.depth_samples, tokens
+            channels, view.aggregator_width, view.aggregator_blocks, view.aggregator_heads, view.depth_samples, size
         )
 
     def view_features(self, grid: Tensor, cam2world: Tensor, intrinsics: Tensor, timesteps: Tensor) -> Tensor:

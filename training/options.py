@@ -117,10 +117,17 @@ class Step1Options(RunOptions):
 
     init: Path = field(kw_only=True)
     """Checkpoint whose autoencoder is trained."""
-    lr: float = 2e-4
+    lr: float = 5e-4
     batch_size: int = 16
     steps: int = 20_000
     ema_decay: float = 0.9995
+    latent_weight: float = 0.5
+    """Weight of predicting the clean latents from the features alone (chosen; the paper has no such loss). Without a
+    pretrained U-Net the encoder would have to wait for it."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_not_negative(self, "latent_weight")
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,10 @@ import sys
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
+from nvb_core.config import ModelConfig
 from nvb_core.denoiser import build_scheduler
 from nvb_core.model import NVBModel
 from nvb_core.pipeline import SamplingOptions, restore
@@ -47,26 +49,48 @@ def draw_timesteps(model: NVBModel, count: int, generator: torch.Generator) -> T
     return torch.randint(0, top, (count,), generator=generator, device=generator.device)
 
 
-class Step1Network(nn.Module):
-    """Plain noise-prediction loss of the restoration model."""
+class LatentHead(nn.Module):
+    """LayerNormed features -> clean latents, linearly: what a cell of features says of the latents that it covers.
 
-    def __init__(self, model: NVBModel) -> None:
+    It is trained along and then left behind. Through it the encoder learns what to say before the U-Net listens.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.model = model
+        self.cell = config.latent_size // config.feature_size  # latents on a side of a feature cell
+        self.norm = nn.LayerNorm(config.channels, elementwise_affine=False)
+        self.linear = nn.Linear(config.channels, config.vae.latent_channels * self.cell**2)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, Z, H/8, W/8)."""
+        values = self.linear(self.norm(features.movedim(1, -1)))
+        return rearrange(values, "b h w (z i j) -> b z (h i) (w j)", i=self.cell, j=self.cell)
+
+
+class Step1Network(nn.Module):
+    """Noise-prediction loss of the restoration model, and how well its features tell the clean latents."""
+
+    def __init__(self, model: NVBModel, options: Step1Options) -> None:
+        super().__init__()
+        self.model, self.options = model, options
         self.target = DenoisingTarget(model)
+        self.latent_head = LatentHead(model.config)
         model.requires_grad_(False)
         for module in (model.encoder, model.context, model.unet):
             module.requires_grad_(True)
 
     def forward(self, batch: RestorationBatch, generator: torch.Generator) -> dict[str, Tensor]:
-        """The diffusion loss of a batch at random timesteps."""
+        """Losses of a batch at random timesteps."""
         model = self.model
         timesteps = draw_timesteps(model, len(batch.lq), generator)
         with torch.no_grad():
             latents = model.vae.encode(batch.target).float()
         noisy, target = self.target(latents, timesteps, generator)
-        context = model.context(model.encoder(batch.lq, timesteps))
-        return {"loss": F.mse_loss(model.unet(noisy, timesteps, context).sample.float(), target)}
+        features = model.encoder(batch.lq, timesteps)
+        prediction = model.unet(noisy, timesteps, model.context(features)).sample.float()
+        diffusion, latent = F.mse_loss(prediction, target), F.mse_loss(self.latent_head(features).float(), latents)
+        loss = diffusion + self.options.latent_weight * latent
+        return {"loss": loss, "diffusion": diffusion, "latent": latent}
 
 
 class Step1Stage:
@@ -76,7 +100,7 @@ class Step1Stage:
         self.options, self.rank = options, rank
         self.model = start_model(options.init)
         self.folder = FaceFolder.load(options.data, self.model.config.image_size, show_progress=rank == 0)
-        self.network = Step1Network(self.model)
+        self.network = Step1Network(self.model, options)
 
     def make_batch(self, index: int) -> RestorationBatch:
         """Jittered crops, each degraded in its own way."""

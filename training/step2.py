@@ -47,13 +47,15 @@ class Step2Network(nn.Module):
             features = model.encoder(batch.lq, timesteps)
             true_features = model.encoder(batch.degraded_targets.flatten(0, 1), timesteps.repeat_interleave(views))
         predicted_camera = model.view.camera_predictor(features).float()
+        target_camera = model.view.camera_predictor(true_features).float()  # more of the same task, nearly for free
         camera = self._grid_camera(batch.source_cameras, predicted_camera.detach(), generator)
         grid = model.view.volume(features, camera, timesteps)
         cam2world, intrinsics = matrices_from_vector(batch.target_cameras)
         view_features = model.view.view_features(grid, cam2world, intrinsics, timesteps)  # (B·N, C, h, w)
 
         feature, cosine = feature_losses(view_features, true_features)
-        camera_loss = F.mse_loss(predicted_camera, batch.source_cameras)
+        true_camera = torch.cat([batch.source_cameras, batch.target_cameras.flatten(0, 1)])
+        camera_loss = F.mse_loss(torch.cat([predicted_camera, target_camera]), true_camera)
         diffusion = self._diffusion_loss(batch.targets, view_features, timesteps, generator)
         weighted_feature = options.feature_weight * (feature + options.cosine_weight * cosine)
         loss = diffusion + weighted_feature + options.camera_weight * camera_loss

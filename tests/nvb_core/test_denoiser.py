@@ -6,18 +6,28 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nvb_core.config import MINI, SD21, ScheduleConfig
-from nvb_core.denoiser import ContextEmbedding, build_scheduler, sampling_scheduler
+from nvb_core.config import MINI, SD21, ScheduleConfig, tiny_config
+from nvb_core.denoiser import ContextEmbedding, build_scheduler, build_unet, sampling_scheduler
 from nvb_core.errors import ConfigError
+from nvb_core.layers import PositionedConv
 
 
 def test_context_is_one_token_per_cell_row_by_row() -> None:
-    context = ContextEmbedding(6, 12)
-    features = torch.randn(2, 6, 3, 4)
+    context = ContextEmbedding(6, 4)
+    features = torch.randn(2, 6, 4, 4)
     tokens = context(features)
-    assert tokens.shape == (2, 12, 6)
+    assert tokens.shape == (2, 16, 6)
     expected = F.layer_norm(features[1, :, 2, 1], (6,)) + context.position[0, 2 * 4 + 1]
     torch.testing.assert_close(tokens[1, 2 * 4 + 1], expected)
+
+
+def test_only_an_untrained_unet_gets_a_position() -> None:
+    config = tiny_config()
+    unet = build_unet(config)
+    assert isinstance(unet.conv_in, PositionedConv)
+    assert unet.conv_in.position.shape == (config.unet.block_out_channels[0], config.latent_size, config.latent_size)
+    with torch.device("meta"):
+        assert type(build_unet(SD21).conv_in) is torch.nn.Conv2d
 
 
 def test_scheduler_has_stable_diffusions_settings() -> None:

@@ -1,10 +1,21 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from nvb_core.layers import TIME_CHANNELS, Attention, FeedForward, ModulatedNorm, TimeEmbedding, timestep_embedding
+from nvb_core.layers import (
+    TIME_CHANNELS,
+    Attention,
+    FeedForward,
+    ModulatedNorm,
+    PositionedConv,
+    TimeEmbedding,
+    grid_position,
+    timestep_embedding,
+)
 
 TIMESTEPS = torch.tensor([0, 1, 20, 500, 981, 999])
 
@@ -69,3 +80,31 @@ def test_modulation_scales_and_shifts_each_item() -> None:
     for i in range(2):
         scale, shift = (layer.to_scale_shift.weight @ F.silu(condition[i])).split(4)
         torch.testing.assert_close(output[i], F.layer_norm(x[i], (4,)) * (1 + scale) + shift)
+
+
+def test_grid_position_closed_form() -> None:
+    code = grid_position(9, 2, 4).unflatten(0, (2, 4))  # 2 frequencies for each of 2 axes, one channel is left over
+    slow, fast = (3.5 * math.pi / 4, 3.5 * 2 * math.pi / 3)  # of the last of 4 cells
+    expected = torch.tensor([math.cos(slow), math.cos(fast), math.sin(slow), math.sin(fast)])
+    for row in range(2):
+        torch.testing.assert_close(code[row, 3, 4:8], expected)
+    assert torch.equal(code[..., 8], torch.zeros(2, 4))
+
+
+@pytest.mark.parametrize("sizes", [(12,), (8, 8), (4, 3, 5)])
+def test_grid_position_tells_near_from_far(sizes: tuple[int, ...]) -> None:
+    code = grid_position(256, *sizes)
+    cells = torch.stack(torch.meshgrid(*(torch.arange(n) for n in sizes), indexing="ij"), dim=-1).flatten(0, -2)
+    distance = torch.cdist(cells.double(), cells.double())
+    similarity = (code @ code.T).double()
+    near, far = (distance == 1), (distance >= 3)
+    assert (similarity.diagonal().min() > similarity[near]).all()
+    assert similarity[near].min() > similarity[far].max()
+
+
+def test_positioned_conv_adds_its_position() -> None:
+    layer = PositionedConv(torch.nn.Conv2d(3, 8, 3, padding=1), 5)
+    x = torch.randn(2, 3, 5, 5)
+    torch.testing.assert_close(layer(x) - layer.conv(x), layer.position.expand(2, -1, -1, -1))
+    torch.testing.assert_close(layer.position[:, 3, 1], grid_position(8, 5, 5)[3 * 5 + 1])
+    assert layer.position.requires_grad

@@ -14,7 +14,7 @@ from nvb_core.denoiser import build_scheduler
 from nvb_core.model import NVBModel
 from training.export import start_model
 from training.options import Step1Options
-from training.step1 import DenoisingTarget, Step1Network, Step1Stage, draw_timesteps, train
+from training.step1 import DenoisingTarget, LatentHead, Step1Network, Step1Stage, draw_timesteps, train
 
 pytestmark = pytest.mark.usefixtures("accelerate_reset")
 
@@ -69,10 +69,28 @@ def test_trains_encoder_context_and_unet_alone(tmp_path: Path, faces: Path, tiny
     assert (tmp_path / "pictures" / "0000002.png").exists()
 
 
-def test_network_trains_what_it_says(tiny_checkpoint: Path) -> None:
-    network = Step1Network(start_model(tiny_checkpoint))
-    names = {name.split(".")[1] for name, p in network.named_parameters() if p.requires_grad}
-    assert names == {"encoder", "context", "unet"}
+def test_network_trains_what_it_says(tmp_path: Path, faces: Path, tiny_checkpoint: Path) -> None:
+    network = Step1Network(start_model(tiny_checkpoint), options(tmp_path, faces, tiny_checkpoint))
+    names = {name.removeprefix("model.").split(".")[0] for name, p in network.named_parameters() if p.requires_grad}
+    assert names == {"encoder", "context", "unet", "latent_head"}
+
+
+def test_latent_head_puts_each_cell_where_it_belongs() -> None:
+    config = replace(tiny_config(), encoder=replace(tiny_config().encoder, channel_mult=(1, 2, 2, 2, 2)))
+    head = LatentHead(config)  # 2×2 cells of features for 4×4 latents
+    features = torch.randn(1, config.channels, 2, 2)
+    latents = head(features)
+    assert latents.shape == (1, config.vae.latent_channels, 4, 4)
+    changed = features.clone()
+    changed[..., 0, 1] += torch.randn(config.channels)
+    difference = (head(changed) - latents).abs().amax(dim=(0, 1)) > 1e-6
+    assert difference.nonzero().tolist() == [[0, 2], [0, 3], [1, 2], [1, 3]]
+
+
+def test_loss_is_the_weighted_sum(tmp_path: Path, faces: Path, tiny_checkpoint: Path) -> None:
+    stage = Step1Stage(options(tmp_path, faces, tiny_checkpoint, latent_weight=0.25), rank=0)
+    losses = stage.network(stage.make_batch(0), torch.Generator().manual_seed(0))
+    torch.testing.assert_close(losses["loss"], losses["diffusion"] + 0.25 * losses["latent"])
 
 
 def test_overfits_a_batch(overfit: Callable[..., Any], tmp_path: Path, faces: Path, tiny_checkpoint: Path) -> None:

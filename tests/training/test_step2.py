@@ -80,8 +80,10 @@ def test_feature_and_camera_losses(stage: Step2Stage, tmp_path: Path, faces: Pat
         grid = model.view.volume(features, batch.source_cameras, timesteps)
         views = model.view.view_features(grid, *matrices_from_vector(batch.target_cameras), timesteps)
         truth = [model.encoder(batch.degraded_targets[:, n], timesteps) for n in range(3)]
-        feature, cosine = feature_losses(views, torch.stack(truth, dim=1).flatten(0, 1))
-        camera = (model.view.camera_predictor(features) - batch.source_cameras).square().mean()
+        true_features = torch.stack(truth, dim=1).flatten(0, 1)
+        feature, cosine = feature_losses(views, true_features)
+        seen, cameras = (features, true_features), (batch.source_cameras, batch.target_cameras.flatten(0, 1))
+        camera = (model.view.camera_predictor(torch.cat(seen)) - torch.cat(cameras)).square().mean()
     for name, value in (("feature", feature), ("cosine", cosine), ("camera", camera)):
         assert got[name].item() == pytest.approx(value.item(), rel=1e-5)
 
