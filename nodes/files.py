@@ -39,19 +39,22 @@ def checkpoint_path(name: str) -> Path:
 
 
 def fingerprint(path: Path) -> tuple[str, int, int]:
-    """Equal as long as a file is the same: path, size, time of change."""
+    """Equal as long as a file is the same: name, size, time of change.
+
+    ComfyUI keeps it with the prompt, in the metadata of saved pictures: no folder of the user's may show in it.
+    """
     status = path.stat()
-    return str(path), status.st_size, status.st_mtime_ns
+    return path.name, status.st_size, status.st_mtime_ns
 
 
 def sha256(path: Path) -> str:
     """Digest of a file, computed once as long as it doesn't change."""
-    return _sha256(*fingerprint(path))
+    return _sha256(path, fingerprint(path))
 
 
 @lru_cache(maxsize=32)
-def _sha256(path: str, _size: int, _mtime_ns: int) -> str:
-    return file_sha256(Path(path))
+def _sha256(path: Path, _fingerprint: tuple[str, int, int]) -> str:
+    return file_sha256(path)
 
 
 @lru_cache(maxsize=1)

@@ -1,0 +1,159 @@
+"""A pack of test nodes: values that no core node makes, and a look at what the pack under test does inside."""
+
+import collections
+import sys
+
+import torch
+
+HEAVY = ("diffusers", "peft", "accelerate", "skimage", "warp", "imageio", "tyro")
+"""What importing the pack must not import; ComfyUI itself imports kornia and transformers."""
+calls: collections.Counter[str] = collections.Counter()
+
+
+class ProbeImage:
+    """A batch of pictures of a kind that is rare; the first ones must be refused."""
+
+    @classmethod
+    def INPUT_TYPES(cls):  # noqa: N802
+        return {"required": {"kind": (["flat", "nan", "2 channels", "empty", "tiny", "rgba", "gray"],)}}
+
+    RETURN_TYPES = ("IMAGE",)
+    FUNCTION = "make"
+    CATEGORY = "tests"
+
+    def make(self, kind):
+        channels = {"rgba": 4, "gray": 1, "2 channels": 2}.get(kind, 3)
+        side = 1 if kind == "tiny" else 128
+        image = torch.full((0 if kind == "empty" else 1, side, side, channels), 0.5)
+        if kind == "nan":
+            image[:, 40:60, 40:60] = float("nan")
+        return (image,)
+
+
+class ProbeLatent:
+    """A latent that the pack's decoder must refuse."""
+
+    @classmethod
+    def INPUT_TYPES(cls):  # noqa: N802
+        return {"required": {"kind": (["16 channels", "video"],)}}
+
+    RETURN_TYPES = ("LATENT",)
+    FUNCTION = "make"
+    CATEGORY = "tests"
+
+    def make(self, kind):
+        return ({"samples": torch.zeros({"16 channels": (1, 16, 16, 16), "video": (1, 4, 2, 16, 16)}[kind])},)
+
+
+class ProbeSpoiledLatent:
+    """A latent of the right shape with NaN in it."""
+
+    @classmethod
+    def INPUT_TYPES(cls):  # noqa: N802
+        return {"required": {"samples": ("LATENT",)}}
+
+    RETURN_TYPES = ("LATENT",)
+    FUNCTION = "spoil"
+    CATEGORY = "tests"
+
+    def spoil(self, samples):
+        spoiled = samples["samples"].clone()
+        spoiled[0, 0, 0, 0] = float("nan")
+        return (samples | {"samples": spoiled},)
+
+
+class ProbeDifference:
+    """Shows the largest difference of two batches of pictures as text."""
+
+    @classmethod
+    def INPUT_TYPES(cls):  # noqa: N802
+        return {"required": {"first": ("IMAGE",), "second": ("IMAGE",)}}
+
+    RETURN_TYPES = ()
+    OUTPUT_NODE = True
+    FUNCTION = "compare"
+    CATEGORY = "tests"
+
+    def compare(self, first, second):
+        if first.shape != second.shape:
+            raise ValueError(f"shapes differ: {tuple(first.shape)} and {tuple(second.shape)}")
+        return {"ui": {"difference": [float((first.cpu().float() - second.cpu().float()).abs().max())]}}
+
+
+class ProbeShape:
+    """Shows a batch's shape, range and spread."""
+
+    @classmethod
+    def INPUT_TYPES(cls):  # noqa: N802
+        return {"required": {"image": ("IMAGE",)}}
+
+    RETURN_TYPES = ()
+    OUTPUT_NODE = True
+    FUNCTION = "look"
+    CATEGORY = "tests"
+
+    def look(self, image):
+        values = [float(image.min()), float(image.max()), float(image.float().std())] if image.numel() else []
+        return {"ui": {"shape": list(image.shape), "values": values, "dtype": [str(image.dtype)]}}
+
+
+class ProbeLoad3DCamera:
+    """What core's Load 3D node says of its camera, or something like it."""
+
+    @classmethod
+    def INPUT_TYPES(cls):  # noqa: N802
+        return {"required": {"kind": (["front", "no position", "at its target"],)}}
+
+    RETURN_TYPES = ("LOAD3D_CAMERA",)
+    FUNCTION = "make"
+    CATEGORY = "tests"
+
+    def make(self, kind):
+        origin = {"x": 0.0, "y": 0.0, "z": 0.0}
+        camera = {"position": origin | {"z": 10.0}, "target": origin, "zoom": 1, "cameraType": "perspective"}
+        if kind == "no position":
+            del camera["position"]
+        elif kind == "at its target":
+            camera["position"] = origin
+        return (camera,)
+
+
+NODE_CLASS_MAPPINGS = {
+    "NVBProbeImage": ProbeImage,
+    "NVBProbeLatent": ProbeLatent,
+    "NVBProbeSpoiledLatent": ProbeSpoiledLatent,
+    "NVBProbeLoad3DCamera": ProbeLoad3DCamera,
+    "NVBProbeDifference": ProbeDifference,
+    "NVBProbeShape": ProbeShape,
+}
+
+
+def count_call(module, inputs, output):
+    """Count the calls of the pack's networks by class."""
+    if "nvb_core" in type(module).__module__:
+        calls[type(module).__name__] += 1
+
+
+async def tell_modules(request):
+    """Which heavy modules ComfyUI's process has imported."""
+    from aiohttp import web
+
+    return web.json_response([name for name in HEAVY if name in sys.modules])
+
+
+async def tell_calls(request):
+    """How often each of the pack's networks has been called."""
+    from aiohttp import web
+
+    return web.json_response(calls)
+
+
+def watch():
+    from server import PromptServer
+
+    torch.nn.modules.module.register_module_forward_hook(count_call)
+    PromptServer.instance.routes.get("/nvb-probes/modules")(tell_modules)
+    PromptServer.instance.routes.get("/nvb-probes/calls")(tell_calls)
+
+
+watch()
