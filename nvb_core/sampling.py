@@ -19,6 +19,8 @@ from .model import NVBModel
 
 CPU_VIEWS_PER_CHUNK = 8
 CUDA_VIEWS_PER_CHUNK = 64
+MAX_ETA = 1 - 1e-6
+"""At zero signal and eta 1, diffusers takes the root of a number less itself, which rounding can leave below zero."""
 
 ContextFunction = Callable[[int, int, int], Tensor]
 """(timestep, first view, end view) -> U-Net context (views, tokens, C)."""
@@ -169,7 +171,7 @@ def sample_latents(
             prediction,
             t,
             latents,
-            eta=options.eta,
+            eta=min(options.eta, MAX_ETA),
             variance_noise=noise.draw().to(device) if options.eta > 0 else None,
         )
         latents = stepped.prev_sample
