@@ -241,7 +241,7 @@ MINI = ModelConfig(
         patch=4,
         block_out_channels=(96, 160),
         layers_per_block=1,
-        latent_channels=8,
+        latent_channels=16,
         norm_groups=8,
         mid_attention=False,
     ),

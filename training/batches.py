@@ -54,13 +54,15 @@ class CropJitter:
 
 @dataclass(frozen=True, eq=False)
 class RestorationBatch:
-    """Step 1: degraded and clean crops of the same pictures, float32 in [-1, 1]."""
+    """Step 1: degraded and clean crops of the same pictures, float32 in [-1, 1], and their cameras."""
 
     lq: Tensor  # (B, 3, S, S)
     target: Tensor  # (B, 3, S, S)
+    cameras: Tensor  # (B, 16) camera vectors
 
     def __post_init__(self) -> None:
         _check_shape("target", self.target, tuple(self.lq.shape))
+        _check_shape("cameras", self.cameras, (len(self.lq), 16))
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,11 +110,15 @@ def jittered_crops(images: Tensor, cameras: Cameras, boxes: Sequence[CropBox], s
     return crop_batch(images, boxes, size), Cameras(cam2world, intrinsics)
 
 
-def sample_crops(folder: FaceFolder, batch_size: int, rng: np.random.Generator, jitter: CropJitter) -> Tensor:
-    """Clean random crops (B, 3, S, S) of random images, half of them mirrored."""
-    images = to_float(folder.pixels[torch.from_numpy(rng.integers(len(folder), size=batch_size))])
-    images = _mirror_images_(images, _coin(rng, batch_size))
-    return crop_batch(images, [jitter.sample(rng, folder.canonical_box) for _ in images], folder.size)
+def sample_crops(
+    folder: FaceFolder, batch_size: int, rng: np.random.Generator, jitter: CropJitter
+) -> tuple[Tensor, Cameras]:
+    """Clean random crops (B, 3, S, S) of random images, half of them mirrored, and their cameras."""
+    chosen = torch.from_numpy(rng.integers(len(folder), size=batch_size))
+    mirror = _coin(rng, batch_size)
+    images = _mirror_images_(to_float(folder.pixels[chosen]), mirror)
+    boxes = [jitter.sample(rng, folder.canonical_box) for _ in images]
+    return jittered_crops(images, _mirror_cameras(folder.cameras[chosen], mirror), boxes, folder.size)
 
 
 def sample_restoration_batch(
@@ -123,8 +129,9 @@ def sample_restoration_batch(
     ranges: Ranges = PRESETS["train"],
 ) -> RestorationBatch:
     """Step 1: jittered crops of random images and their degraded copies, each degraded in its own way."""
-    target = sample_crops(folder, batch_size, rng, jitter)
-    return RestorationBatch(degrade(target, [sample_degradation(rng, ranges) for _ in target]), target)
+    target, cameras = sample_crops(folder, batch_size, rng, jitter)
+    lq = degrade(target, [sample_degradation(rng, ranges) for _ in target])
+    return RestorationBatch(lq, target, cameras.to_vector())
 
 
 def sample_view_batch(

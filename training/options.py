@@ -90,6 +90,8 @@ class VAEOptions(RunOptions):
     """Configuration of the model, unless `init` brings one."""
     init: Path | None = None
     """Checkpoint to start from; without it the weights are random."""
+    latent_channels: int = 0
+    """Latent channels; 0 is as many as the preset or `init` has. More are added to those of `init`."""
     decoder_only: bool = False
     """Keep the latents as they are, so that models trained on them stay valid."""
     lr: float = 1e-3
@@ -104,16 +106,20 @@ class VAEOptions(RunOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_not_negative(self, "gradient_weight", "latent_noise", "latent_weight")
-        if self.decoder_only and self.init is None:
-            raise ConfigError(
-                "decoder_only keeps the latents of a trained autoencoder; name its checkpoint with --init"
-            )
+        _require_not_negative(self, "gradient_weight", "latent_noise", "latent_weight", "latent_channels")
+        for name in ("decoder_only", "latent_channels"):
+            if getattr(self, name) and self.init is None:
+                raise ConfigError(
+                    f"{name} is about the latents of a trained autoencoder; name its checkpoint with --init"
+                )
+        if self.decoder_only and self.latent_channels:
+            raise ConfigError("decoder_only keeps the latents, latent_channels changes them; give only one")
 
 
 @dataclass(frozen=True)
 class Step1Options(RunOptions):
-    """Step 1, restoration: encoder, context and U-Net learn to denoise the picture itself. lr is chosen for `mini`."""
+    """Step 1, restoration: encoder, context and U-Net learn to denoise the picture itself, and the encoder and the
+    camera predictor where it was taken from. lr is chosen for `mini`."""
 
     init: Path = field(kw_only=True)
     """Checkpoint whose autoencoder is trained."""
@@ -124,10 +130,13 @@ class Step1Options(RunOptions):
     latent_weight: float = 0.5
     """Weight of predicting the clean latents from the features alone (chosen; the paper has no such loss). Without a
     pretrained U-Net the encoder would have to wait for it."""
+    camera_weight: float = 10.0
+    """Weight of the camera loss (chosen; in the paper the camera is learned in step 2 alone, from features that were
+    never asked for it). 0 leaves the camera predictor as it is."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_not_negative(self, "latent_weight")
+        _require_not_negative(self, "latent_weight", "camera_weight")
 
 
 @dataclass(frozen=True)

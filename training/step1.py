@@ -68,7 +68,7 @@ class LatentHead(nn.Module):
 
 
 class Step1Network(nn.Module):
-    """Noise-prediction loss of the restoration model, and how well its features tell the clean latents."""
+    """Noise-prediction loss of the restoration model, and how well its features tell clean latents and camera."""
 
     def __init__(self, model: NVBModel, options: Step1Options) -> None:
         super().__init__()
@@ -78,6 +78,7 @@ class Step1Network(nn.Module):
         model.requires_grad_(False)
         for module in (model.encoder, model.context, model.unet):
             module.requires_grad_(True)
+        model.view.camera_predictor.requires_grad_(options.camera_weight > 0)
 
     def forward(self, batch: RestorationBatch, generator: torch.Generator) -> dict[str, Tensor]:
         """Losses of a batch at random timesteps."""
@@ -89,8 +90,9 @@ class Step1Network(nn.Module):
         features = model.encoder(batch.lq, timesteps)
         prediction = model.unet(noisy, timesteps, model.context(features)).sample.float()
         diffusion, latent = F.mse_loss(prediction, target), F.mse_loss(self.latent_head(features).float(), latents)
-        loss = diffusion + self.options.latent_weight * latent
-        return {"loss": loss, "diffusion": diffusion, "latent": latent}
+        camera = F.mse_loss(model.view.camera_predictor(features).float(), batch.cameras)
+        loss = diffusion + self.options.latent_weight * latent + self.options.camera_weight * camera
+        return {"loss": loss, "diffusion": diffusion, "latent": latent, "camera": camera}
 
 
 class Step1Stage:

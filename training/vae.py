@@ -25,6 +25,7 @@ from .loop import Trainer, process_index
 from .losses import gradient_l1
 from .options import VAEOptions
 from .state import Progress
+from .widen import widen_latents
 
 JITTER = CropJitter()
 
@@ -66,6 +67,8 @@ class VAEStage:
     def __init__(self, options: VAEOptions, rank: int) -> None:
         torch.manual_seed(options.seed)
         self.model = start_model(options.init) if options.init else NVBModel(complete_preset(options.preset))
+        if options.latent_channels:
+            self.model = widen_latents(self.model, options.latent_channels)
         self.options, self.rank = options, rank
         self.folder = FaceFolder.load(options.data, self.model.config.image_size, show_progress=rank == 0)
         self.network = VAENetwork(self.model.vae, options)
@@ -73,7 +76,7 @@ class VAEStage:
     def make_batch(self, index: int) -> ImageBatch:
         """Jittered clean crops."""
         rng = batch_generator(self.options.seed, index, self.rank)
-        return ImageBatch(sample_crops(self.folder, self.options.batch_size, rng, JITTER))
+        return ImageBatch(sample_crops(self.folder, self.options.batch_size, rng, JITTER)[0])
 
     def picture(self) -> Tensor:
         """Pictures above their reconstructions."""
@@ -89,7 +92,7 @@ class VAEStage:
 
     def _sample(self, count: int) -> Tensor:
         rng = batch_generator(self.options.seed, 0, 1_000_000)
-        return sample_crops(self.folder, count, rng, JITTER).to(next(self.model.vae.parameters()).device)
+        return sample_crops(self.folder, count, rng, JITTER)[0].to(next(self.model.vae.parameters()).device)
 
 
 def complete_preset(name: str) -> ModelConfig:

@@ -101,11 +101,12 @@ def test_bad_jitter(bad: dict[str, float]) -> None:
 
 
 def test_unjittered_crops_are_the_exact_centre(folder: FaceFolder) -> None:
-    crops = sample_crops(folder, 12, np.random.default_rng(0), NEVER)
+    crops, cameras = sample_crops(folder, 12, np.random.default_rng(0), NEVER)
     centre = folder.canonical_crops(to_float(folder.pixels))
     both = torch.cat([centre, centre.flip(-1)])
     distance = (crops[:, None] - both[None]).abs().amax(dim=(2, 3, 4)).amin(dim=1)
     assert float(distance.max()) < 1e-5
+    assert 0 < assert_dots(crops, cameras.to_vector()) < 12
 
 
 def test_restoration_batch(folder: FaceFolder) -> None:
@@ -114,6 +115,8 @@ def test_restoration_batch(folder: FaceFolder) -> None:
     assert torch.equal(clean.lq, clean.target)
     degraded = sample_restoration_batch(folder, 6, batch_generator(0, 0, 0))
     assert torch.equal(degraded.target, clean.target)
+    assert torch.equal(degraded.cameras, clean.cameras)
+    assert_dots(clean.target, clean.cameras)
     assert bool(((degraded.lq - degraded.target).abs().amax(dim=(1, 2, 3)) > 0).all())
 
 
@@ -176,7 +179,9 @@ def test_batches_are_pure_functions_of_seed_step_and_rank(folder: FaceFolder) ->
 def test_batches_check_shapes() -> None:
     image, views = torch.zeros(2, 3, 8, 8), torch.zeros(2, 4, 3, 8, 8)
     with pytest.raises(ValueError, match="target is"):
-        RestorationBatch(image, image[:1])
+        RestorationBatch(image, image[:1], torch.zeros(2, 16))
+    with pytest.raises(ValueError, match="cameras is"):
+        RestorationBatch(image, image, torch.zeros(1, 16))
     ViewBatch(image, torch.zeros(2, 16), views, torch.zeros(2, 4, 16), views)
     with pytest.raises(ValueError, match="target_cameras is"):
         ViewBatch(image, torch.zeros(2, 16), views, torch.zeros(2, 3, 16), views)

@@ -60,19 +60,20 @@ def test_timesteps_cover_the_whole_schedule() -> None:
     assert draw_timesteps(model, 500, torch.Generator().manual_seed(0)).unique().tolist() == list(range(7))
 
 
-def test_trains_encoder_context_and_unet_alone(tmp_path: Path, faces: Path, tiny_checkpoint: Path) -> None:
-    assert train(options(tmp_path, faces, tiny_checkpoint)) == 2
+@pytest.mark.parametrize("camera_weight", [0.0, 1.0])
+def test_trains_what_it_says_alone(tmp_path: Path, faces: Path, tiny_checkpoint: Path, camera_weight: float) -> None:
+    assert train(options(tmp_path, faces, tiny_checkpoint, camera_weight=camera_weight)) == 2
     before, after = load_file(tiny_checkpoint), load_file(tmp_path / "model.safetensors")
+    trained = ("encoder.", "context.", "unet.", *(["view.camera_predictor."] if camera_weight else []))
     for name, tensor in before.items():
-        trained = name.split(".")[0] in ("encoder", "context", "unet")
-        assert torch.equal(tensor, after[name]) == (not trained), name
+        assert torch.equal(tensor, after[name]) == (not name.startswith(trained)), name
     assert (tmp_path / "pictures" / "0000002.png").exists()
 
 
-def test_network_trains_what_it_says(tmp_path: Path, faces: Path, tiny_checkpoint: Path) -> None:
+def test_latent_head_trains_along(tmp_path: Path, faces: Path, tiny_checkpoint: Path) -> None:
     network = Step1Network(start_model(tiny_checkpoint), options(tmp_path, faces, tiny_checkpoint))
     names = {name.removeprefix("model.").split(".")[0] for name, p in network.named_parameters() if p.requires_grad}
-    assert names == {"encoder", "context", "unet", "latent_head"}
+    assert names == {"encoder", "context", "unet", "view", "latent_head"}
 
 
 def test_latent_head_puts_each_cell_where_it_belongs() -> None:
@@ -88,9 +89,18 @@ def test_latent_head_puts_each_cell_where_it_belongs() -> None:
 
 
 def test_loss_is_the_weighted_sum(tmp_path: Path, faces: Path, tiny_checkpoint: Path) -> None:
-    stage = Step1Stage(options(tmp_path, faces, tiny_checkpoint, latent_weight=0.25), rank=0)
+    stage = Step1Stage(options(tmp_path, faces, tiny_checkpoint, latent_weight=0.25, camera_weight=3), rank=0)
     losses = stage.network(stage.make_batch(0), torch.Generator().manual_seed(0))
-    torch.testing.assert_close(losses["loss"], losses["diffusion"] + 0.25 * losses["latent"])
+    parts = losses["diffusion"] + 0.25 * losses["latent"] + 3 * losses["camera"]
+    torch.testing.assert_close(losses["loss"], parts)
+
+
+def test_camera_loss_reaches_the_encoder(tmp_path: Path, faces: Path, tiny_checkpoint: Path) -> None:
+    stage = Step1Stage(options(tmp_path, faces, tiny_checkpoint), rank=0)
+    torch.nn.init.normal_(stage.model.view.camera_predictor.head[-1].weight)  # zero before training
+    stage.network(stage.make_batch(0), torch.Generator().manual_seed(0))["camera"].backward()
+    assert stage.model.encoder.stem.weight.grad is not None
+    assert stage.model.encoder.stem.weight.grad.abs().amax() > 0
 
 
 def test_overfits_a_batch(overfit: Callable[..., Any], tmp_path: Path, faces: Path, tiny_checkpoint: Path) -> None:

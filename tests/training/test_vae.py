@@ -118,6 +118,32 @@ def test_decoder_only_keeps_the_latents(tmp_path: Path, faces: Path) -> None:
         assert not torch.equal(first.vae.decode(latents), second.vae.decode(latents))
 
 
+def test_more_latent_channels_start_from_what_is_known(tmp_path: Path, faces: Path, tiny_checkpoint: Path) -> None:
+    stage = VAEStage(options(tmp_path, faces, init=tiny_checkpoint, latent_channels=6), rank=0)
+    images = torch.rand(2, 3, 32, 32) * 2 - 1
+    old = start_model(tiny_checkpoint).vae
+    with torch.no_grad():
+        torch.testing.assert_close(
+            stage.model.vae.decode(stage.model.vae.encode(images)), old.decode(old.encode(images))
+        )
+    train(options(tmp_path, faces, init=tiny_checkpoint, latent_channels=6))
+    assert start_model(tmp_path / "model.safetensors").config.vae.latent_channels == 6
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"latent_channels": 8}, "latent_channels is about .* --init"),
+        ({"decoder_only": True}, "decoder_only is about .* --init"),
+        ({"latent_channels": 8, "decoder_only": True, "init": Path("x")}, "give only one"),
+        ({"latent_channels": -1}, "latent_channels is -1, must not be negative"),
+    ],
+)
+def test_latents_are_kept_or_changed(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        options(tmp_path, tmp_path, **changes)
+
+
 def test_overfits_a_batch(overfit: Callable[..., Any], tmp_path: Path, faces: Path) -> None:
     stage = VAEStage(options(tmp_path, faces), rank=0)
     before, after = overfit(stage.network, stage.make_batch(0), steps=40, lr=3e-3)
