@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from nvb_core.errors import ConfigError, NVBError
 
+from .attention import quick_attention
 from .batches import prefetch
 from .budget import TimeBudget
 from .interrupt import StopSignal
@@ -205,7 +206,8 @@ class Trainer:
             index = step * options.accumulate + micro
             generator = noise_generator(options.seed, index, accelerator.process_index, accelerator.device)
             with accelerator.accumulate(self.network):
-                losses = self.network(batch, generator)
+                with quick_attention(accelerator.device, accelerator.mixed_precision):
+                    losses = self.network(batch, generator)
                 accelerator.backward(losses["loss"])
                 for name, value in losses.items():
                     totals[name] = totals.get(name, 0.0) + float(value.detach()) / options.accumulate
