@@ -13,5 +13,7 @@ WEB_DIRECTORY = "./web"
 async def comfy_entrypoint() -> ComfyExtension:
     """What ComfyUI calls for the nodes."""
     from .nodes import NVBFaceExtension
+    from .nodes.templates import serve_workflows
 
+    serve_workflows()
     return NVBFaceExtension()

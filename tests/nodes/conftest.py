@@ -51,7 +51,7 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pack]:
         yield Pack(server, root)
     finally:
         for name in set(sys.modules) - set(before):
-            if name.partition(".")[0] in (NAME, "comfy", "comfy_api", "comfy_execution", "folder_paths"):
+            if name.partition(".")[0] in (NAME, "comfy", "comfy_api", "comfy_execution", "folder_paths", "server"):
                 del sys.modules[name]
 
 
