@@ -75,8 +75,8 @@ class Server:
     folder: Path
     loaded: list[list[Any]] = field(default_factory=list)
     steps: list[Any] = field(default_factory=list)
-    routes: dict[str, Any] = field(default_factory=dict)
-    """What answers a path."""
+    static: dict[str, Path] = field(default_factory=dict)
+    """Folders that are served, by their addresses."""
     interrupt_after: int | None = None
     args: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(disable_metadata=False, preview_size=512))
 
@@ -84,8 +84,8 @@ class Server:
         if self.interrupt_after is not None and len(self.steps) >= self.interrupt_after:
             raise InterruptProcessingException
 
-    def _routes(self) -> SimpleNamespace:
-        return SimpleNamespace(get=lambda path: lambda handler: self.routes.__setitem__(path, handler))
+    def _prompt_server(self) -> SimpleNamespace:
+        return SimpleNamespace(app=SimpleNamespace(router=SimpleNamespace(add_static=self.static.__setitem__)))
 
     def modules(self) -> dict[str, ModuleType]:
         """The modules that the nodes import."""
@@ -123,7 +123,7 @@ class Server:
                 throw_exception_if_processing_interrupted=self.check_interrupt,
             ),
             "folder_paths": self._folder_paths(),
-            "server": _module("server", PromptServer=SimpleNamespace(instance=SimpleNamespace(routes=self._routes()))),
+            "server": _module("server", PromptServer=SimpleNamespace(instance=self._prompt_server())),
         }
 
     def _progress_bar(self, total: int) -> SimpleNamespace:
