@@ -211,7 +211,8 @@ def prefetch(make_batch: Callable[[int], Batch], start_step: int, depth: int = 2
 
     An exception in make_batch is raised at its step. Closing the iterator drops what is waiting.
     """
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as pool:
+    # One thread inside torch: a second team beside the training's own makes OpenMP sleep at every barrier of either.
+    with ThreadPoolExecutor(1, "batches", initializer=torch.set_num_threads, initargs=(1,)) as pool:
         steps = itertools.count(start_step)
         pending = deque(pool.submit(make_batch, next(steps)) for _ in range(depth))
         try:

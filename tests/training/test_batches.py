@@ -208,6 +208,18 @@ def test_prefetch_keeps_order_and_works_ahead() -> None:
     assert made == sorted(made)
 
 
+def test_prefetch_leaves_torch_s_threads_to_the_training() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        batches = prefetch(lambda step: torch.get_num_threads(), 0)
+        assert next(batches) == 1
+        assert torch.get_num_threads() == 2
+        batches.close()
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_prefetch_raises_at_the_failing_step() -> None:
     def make(step: int) -> int:
         if step == 2:
