@@ -27,12 +27,12 @@ class SheetCell:
 
 
 def contact_sheet(inputs: Sequence[SheetCell], views: Sequence[SheetCell], title: str, footer: str) -> Image.Image:
-    """RGB picture: `inputs` stacked on the left, `views` (at least one) in a grid beside them, in order."""
+    """RGB picture: `inputs`, if any, stacked on the left, `views` (at least one) in a grid beside them, in order."""
     shown = _thinned(views)
     columns = math.ceil(len(shown) / 2) if len(shown) <= 10 else math.ceil(math.sqrt(1.6 * len(shown)))
     rows = max(math.ceil(len(shown) / columns), len(inputs))
     step_x, step_y = CELL_PX + GAP_PX, CELL_PX + CAPTION_PX + GAP_PX
-    left = MARGIN_PX + step_x + GAP_PX
+    left = MARGIN_PX + (step_x + GAP_PX if inputs else 0)
     width = left + columns * step_x - GAP_PX + MARGIN_PX
     sheet = Image.new("RGB", (width, TITLE_PX + MARGIN_PX + rows * step_y + MARGIN_PX), _PAPER)
     draw = ImageDraw.Draw(sheet)
@@ -40,7 +40,8 @@ def contact_sheet(inputs: Sequence[SheetCell], views: Sequence[SheetCell], title
     _write(draw, MARGIN_PX, top // 2 + 2, title, _INK, 20)
     for row, cell in enumerate(inputs):
         _place(sheet, draw, cell, MARGIN_PX, top + row * step_y)
-    draw.line((left - GAP_PX, top, left - GAP_PX, top + rows * step_y - GAP_PX), "#dcdcd8")
+    if inputs:
+        draw.line((left - GAP_PX, top, left - GAP_PX, top + rows * step_y - GAP_PX), "#dcdcd8")
     for index, cell in enumerate(shown):
         _place(sheet, draw, cell, left + index % columns * step_x, top + index // columns * step_y)
     note = footer if len(shown) == len(views) else f"{len(shown)} of {len(views)} views. {footer}"

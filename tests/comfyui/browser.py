@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -161,12 +162,16 @@ class Frontend:
 
     def wait_for_pictures(self, node_ids: list[int], timeout_s: float) -> None:
         """Wait until each of these nodes shows a picture that has been loaded."""
-        self.fit()  # pictures of nodes out of view aren't loaded
-        self.page.wait_for_function(
-            f"ids => {{ const shown = ({_PICTURES_SHOWN})(); return ids.every(id => shown[id] > 0); }}",
-            arg=node_ids,
-            timeout=timeout_s * 1000,
-        )
+        deadline = time.monotonic() + timeout_s
+        while True:
+            self.fit()  # pictures of nodes out of view aren't loaded, nor those of a canvas that isn't drawn again
+            shown = self.pictures_shown()
+            missing = [node for node in node_ids if not shown.get(node)]
+            if not missing:
+                return
+            if time.monotonic() > deadline:
+                known = self.page.evaluate("() => Object.keys(window.app.nodeOutputs)")
+                raise AssertionError(f"no pictures on nodes {missing}; the page has heard of outputs of {known}")
 
     def pictures_shown(self) -> dict[int, int]:
         """How many loaded pictures each node shows."""

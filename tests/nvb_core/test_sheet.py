@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from nvb_core.sheet import CELL_PX, MAX_VIEWS, SheetCell, contact_sheet, outlined
+from nvb_core.sheet import CELL_PX, GAP_PX, MARGIN_PX, MAX_VIEWS, SheetCell, contact_sheet, outlined
 
 
 def cell(colour: str | tuple[int, int, int], size: tuple[int, int] = (64, 64)) -> SheetCell:
@@ -23,6 +23,12 @@ def test_every_picture_is_shown_whole_and_in_order() -> None:
     assert [len(pixels) for pixels in found] == [CELL_PX**2] * len(colours)
     assert sorted(corners, key=lambda corner: corner[::-1]) == corners
     assert pixels_of(sheet, (255, 0, 255)).max(axis=0)[0] < corners[0][0]
+
+
+def test_no_room_is_left_for_inputs_that_are_not_there() -> None:
+    with_input, without = (contact_sheet(inputs, [cell("#ff0000")] * 3, "t", "f") for inputs in ([cell("#0000ff")], []))
+    assert without.width == with_input.width - CELL_PX - 2 * GAP_PX
+    assert pixels_of(without, (255, 0, 0))[:, 0].min() == MARGIN_PX
 
 
 def test_pictures_keep_their_shape() -> None:

@@ -1,0 +1,119 @@
+"""Draw the pictures of the pack in a real ComfyUI: thumbnails of the workflows, help pages' pictures of the nodes.
+
+python -m tests.comfyui.pictures thumbnails nodes
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from playwright.sync_api import FloatRect
+
+from nvb_core.staging import write_atomically
+from tests.comfyui.browser import Frontend, find_chromium, open_frontend
+from tests.comfyui.client import Client
+from tests.comfyui.provision import PACK, find_comfyui
+from tests.comfyui.server import WORKFLOWS, running_server
+
+SIDE_PX = 512
+MAX_PICTURES = 9
+RUN_TIMEOUT_S = 1800
+NODE_MARGIN_PX = 12
+_ADD_NODE = """type => {
+  window.app.graph.clear();
+  const node = window.LiteGraph.createNode(type);
+  window.app.graph.add(node);
+  node.setSize(node.computeSize());
+  const canvas = window.app.canvas;
+  canvas.ds.scale = 1;
+  canvas.ds.offset = [400, 150];
+  canvas.setDirty(true, true);
+}"""
+_NODE_BOX = """() => {
+  const canvas = window.app.canvas, [x, y, width, height] = window.app.graph._nodes[0].getBounding();
+  const page = canvas.canvas.getBoundingClientRect();
+  return [page.x + x + canvas.ds.offset[0], page.y + y + canvas.ds.offset[1], width, height];
+}"""
+
+
+def thumbnail(pictures: Sequence[np.ndarray]) -> Image.Image:
+    """Pictures (H, W, 3) uint8 of one size as a square of tiles: some of them, evenly chosen, if they are many."""
+    count = min(len(pictures), MAX_PICTURES)
+    chosen = [pictures[i * len(pictures) // count] for i in range(count)]
+    height, width = pictures[0].shape[:2]
+    columns = math.ceil(math.sqrt(count * height / width))
+    sheet = Image.new("RGB", (columns * width, math.ceil(count / columns) * height), "white")
+    for index, picture in enumerate(chosen):
+        sheet.paste(Image.fromarray(picture[..., :3]), (index % columns * width, index // columns * height))
+    scale = SIDE_PX / max(sheet.size)
+    sheet = sheet.resize((round(sheet.width * scale), round(sheet.height * scale)), Image.Resampling.LANCZOS)
+    square = Image.new("RGB", (SIDE_PX, SIDE_PX), "white")
+    square.paste(sheet, ((SIDE_PX - sheet.width) // 2, (SIDE_PX - sheet.height) // 2))
+    return square
+
+
+def draw_thumbnails(frontend: Frontend) -> None:
+    """Run each workflow as it is, on our photo, and write what its last node shows beside it."""
+    client = Client(frontend.server)
+    for path in sorted(WORKFLOWS.glob("*.json")):
+        frontend.open()
+        frontend.drop_workflow(path)
+        record = client.wait_for_history(frontend.press_run(), RUN_TIMEOUT_S)
+        if record["status"]["status_str"] != "success":
+            raise frontend.server.error(f"{path.name}: {record['status']}")
+        picture = thumbnail(_last_pictures(record["outputs"], client))
+        _save(picture, path.with_suffix(".jpg"), format="JPEG", quality=88, optimize=True)
+
+
+def _last_pictures(outputs: dict[str, Any], client: Client) -> list[np.ndarray]:
+    still = {int(n): shown for n, shown in outputs.items() if shown.get("images") and not shown.get("animated")}
+    return [client.picture(entry) for entry in still[max(still)]["images"]]
+
+
+def draw_nodes(frontend: Frontend) -> None:
+    """Write a picture of each of the pack's nodes, alone on the canvas, beside its help page."""
+    with tempfile.TemporaryDirectory() as folder:
+        for page in sorted((PACK / "web" / "docs").glob("NVB*.md")):
+            frontend.page.evaluate(_ADD_NODE, page.stem)
+            frontend.page.wait_for_timeout(1000)
+            x, y, width, height = frontend.page.evaluate(_NODE_BOX)
+            extra = 2 * NODE_MARGIN_PX
+            clip: FloatRect = {"x": x - extra / 2, "y": y - extra / 2, "width": width + extra, "height": height + extra}
+            shot = Path(folder) / "node.png"
+            frontend.page.screenshot(path=shot, clip=clip)
+            with Image.open(shot) as image:
+                picture = image.convert("RGB").quantize(128, dither=Image.Dither.NONE)
+            _save(picture, page.parent / "images" / f"{page.stem}.png", format="PNG", optimize=True)
+
+
+def _save(picture: Image.Image, path: Path, **options: Any) -> None:
+    write_atomically(path, lambda partial: picture.save(partial, **options))
+    print(path.relative_to(PACK), flush=True)
+
+
+def main(what: Sequence[str]) -> int:
+    """Draw what is asked for."""
+    makers = {"thumbnails": draw_thumbnails, "nodes": draw_nodes}
+    chromium = find_chromium()
+    if not what or set(what) - set(makers) or chromium is None:
+        print(f"usage: python -m tests.comfyui.pictures {' '.join(makers)}; needs a Chromium", file=sys.stderr)
+        return 2
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running_server(find_comfyui(), Path(folder) / "base", "comfyui-nvb-face") as server,
+        open_frontend(server, chromium) as frontend,
+    ):
+        for name in what:
+            makers[name](frontend)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
