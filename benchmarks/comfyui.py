@@ -70,8 +70,8 @@ def main() -> None:
     table = Table("figure", "seconds", "relative", "bar")
     table.add_row("nvb-face render, its own figure", f"{command:.1f}", "1", "")
     table.add_row("nvb-face render, the whole process", f"{process:.1f}", f"{process / command:.2f}", "")
-    table.add_row("ComfyUI, first run", f"{first:.1f}", f"{first / command:.2f}", f"≤ {BAR}")
-    table.add_row("ComfyUI, another seed", f"{second:.1f}", f"{second / command:.2f}", f"≤ {BAR}")
+    table.add_row("ComfyUI, first run", f"{first:.1f}", f"{first / command:.2f}", f"<= {BAR}")
+    table.add_row("ComfyUI, another seed", f"{second:.1f}", f"{second / command:.2f}", f"<= {BAR}")
     Console().print(table)
 
 

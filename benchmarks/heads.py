@@ -40,11 +40,13 @@ def main() -> None:
     torch.set_num_threads(1)
     prepare("cpu")
     table = Table("figure", "measured", "bar")
-    table.add_row(f"images/s, {WORKERS} workers, {SIZE}², {SAMPLES} samples", f"{speed(options.identities):.1f}", "≥ 8")
+    table.add_row(
+        f"images/s, {WORKERS} workers, {SIZE}², {SAMPLES} samples", f"{speed(options.identities):.1f}", ">= 8"
+    )
     cpu = cpu_seconds(min(options.identities, 16))
-    table.add_row("CPU seconds an image, scene building included", f"{cpu:.3f}", f"≤ {WORKERS / 8:.3f}")
+    table.add_row("CPU seconds an image, scene building included", f"{cpu:.3f}", f"<= {WORKERS / 8:.3f}")
     psnr = [agreement(scene(FIRST_SEED + i)) for i in range(options.identities)]
-    table.add_row("reprojection on skin, 5° apart: mean", f"{statistics.mean(psnr):.1f} dB", "≥ 30 dB")
+    table.add_row("reprojection on skin, 5° apart: mean", f"{statistics.mean(psnr):.1f} dB", ">= 30 dB")
     table.add_row("reprojection on skin, 5° apart: worst", f"{min(psnr):.1f} dB", "")
     failed = [seed for seed in range(FIRST_SEED, FIRST_SEED + options.meshes) if not scene(seed).is_sound()]
     table.add_row(f"failed meshes in {options.meshes} seeds", f"{len(failed)} {failed[:5] or ''}", "0")

@@ -1,4 +1,4 @@
-"""Image (B, 3, H, W) in [-1, 1] ⇄ normalised latent (B, Z, H/8, W/8), and a cheap preview of a latent."""
+"""Image (B, 3, H, W) in [-1, 1] <-> normalised latent (B, Z, H/8, W/8), and a cheap preview of a latent."""
 
 from __future__ import annotations
 

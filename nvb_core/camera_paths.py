@@ -127,7 +127,7 @@ def orbit(views: int, yaw_deg: float = 30.0, pitch_deg: float = 15.0, frame: Fra
 
 
 def figure_eight(views: int, yaw_deg: float = 30.0, pitch_deg: float = 15.0, frame: Frame = "face") -> CameraPoses:
-    """Lying eight of the given amplitudes from the centre, a closed loop: yaw = A sin φ, pitch = B sin 2φ."""
+    """Lying eight of the given amplitudes from the centre, a closed loop: yaw = A sin p, pitch = B sin 2p."""
     phase = _loop(views)
     return CameraPoses(yaw_deg * phase.sin(), pitch_deg * (2 * phase).sin(), frame=frame)
 

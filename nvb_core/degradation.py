@@ -1,6 +1,6 @@
 """Photo degradation: Real-ESRGAN's second-order pipeline (arXiv 2107.10833) as a sampled value object.
 
-    blur → resize → noise → JPEG, twice; then low-quality size + sinc filter and JPEG in either order; back to full size
+    blur -> resize -> noise -> JPEG, twice; low-quality size + sinc filter and JPEG in either order; back to full size
 
 `sample_degradation` draws the parameters once per face, `degrade` applies them to any number of its views.
 """

@@ -67,7 +67,7 @@ class BlurKernel:
         return weights / weights.sum()
 
     def _sinc(self, x: Tensor, y: Tensor) -> Tensor:
-        """Circular low-pass: J1(ωr)/r, whose limit at r = 0 is ω/2."""
+        """Circular low-pass: J1(omega r)/r, whose limit at r = 0 is omega/2."""
         r = torch.hypot(x, y)
         at_zero = torch.full_like(r, self.cutoff_rad / 2)
         return torch.where(r == 0, at_zero, torch.special.bessel_j1(self.cutoff_rad * r) / r.clamp_min(1e-9))

@@ -25,7 +25,7 @@ def matrices_from_vector(vector: Tensor) -> tuple[Tensor, Tensor]:
 def frustum_points(cam2world: Tensor, intrinsics: Tensor, extent: float, depth_samples: int, size: int) -> Tensor:
     """World points of a frustum: one ray per feature cell, planes uniform in camera z across the grid's cube.
 
-    The planes run from distance − extent to distance + extent, where distance is the camera's from the origin.
+    The planes run from distance - extent to distance + extent, where distance is the camera's from the origin.
     cam2world (M, 4, 4), intrinsics (M, 3, 3) -> (M, D, size, size, 3) as (x, y, z), float32.
     """
     cam2world, intrinsics = cam2world.float(), intrinsics.float()

@@ -49,7 +49,7 @@ def _dct_matrix(device: torch.device) -> Tensor:
 
 
 def _quantize(plane: Tensor, table: Tensor) -> Tensor:
-    """Round trip of planes (C, H, W) in −128..127, sides multiples of 8, through quantised DCT coefficients."""
+    """Round trip of planes (C, H, W) in -128..127, sides multiples of 8, through quantised DCT coefficients."""
     C, H, W = plane.shape
     dct = _dct_matrix(plane.device)
     blocks = plane.reshape(C, H // 8, 8, W // 8, 8).transpose(2, 3).reshape(-1, 64)

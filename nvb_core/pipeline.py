@@ -1,8 +1,8 @@
 """The stages of the data flow as functions, and whole runs made of them.
 
 ```
-encode_faces ─▶ predict_cameras
-      └──────▶ build_grid ─▶ ViewFeatures(cameras) ─▶ sample_latents ─▶ decode_latents
+encode_faces -> predict_cameras
+      +-------> build_grid -> ViewFeatures(cameras) -> sample_latents -> decode_latents
 ```
 """
 

@@ -1,9 +1,9 @@
 """Features of the photo -> features of any view: camera predictor, 3D latent grid, frustum, depth aggregation.
 
 ```
-features (B, C, h, w) ─┬─▶ CameraPredictor ──▶ camera vector (B, 16)
-                       └─▶ FeatureVolume(camera, t) ──▶ grid (B, C, g, g, g)
-grid, view cameras ──▶ sample_frustum ──▶ (B·N, C, D, h, w) ──▶ DepthAggregator(t) ──▶ (B·N, C, h, w)
+features (B, C, h, w) -+-> CameraPredictor --> camera vector (B, 16)
+                       +-> FeatureVolume(camera, t) --> grid (B, C, g, g, g)
+grid, view cameras --> sample_frustum --> (B·N, C, D, h, w) --> DepthAggregator(t) --> (B·N, C, h, w)
 ```
 """
 

@@ -1,7 +1,7 @@
 """The training loop that every stage shares; it knows nothing of the model.
 
 ```
-stage.make_batch(i) ─prefetch─▶ stage.network(batch, generator) ─▶ losses ─▶ backward, clip, AdamW, EMA ─▶ state, log
+stage.make_batch(i) -prefetch-> stage.network(batch, generator) -> losses -> backward, clip, AdamW, EMA -> state, log
 ```
 """
 

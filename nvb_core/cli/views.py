@@ -114,7 +114,7 @@ def plan_views(options: CameraOptions) -> ViewPlan:
 def parse_numbers(text: str, option: str, example: str = "-30,0,30") -> list[float]:
     """Finite numbers separated by commas or blanks. Raises ConfigError naming the option."""
     try:
-        values = [float(part) for part in text.replace("−", "-").replace(",", " ").split()]
+        values = [float(part) for part in text.replace("\N{MINUS SIGN}", "-").replace(",", " ").split()]
     except ValueError:
         values = []
     if not values or not all(math.isfinite(value) for value in values):

@@ -79,7 +79,7 @@ def test_beta_one_is_a_gaussian() -> None:
 
 def test_sinc_passes_low_and_stops_high_frequencies() -> None:
     kernel = BlurKernel("sinc", 21, cutoff_rad=math.pi / 3)
-    response = torch.fft.fft2(kernel.weights(), s=(64, 64)).abs()  # bin k is 2πk/64 rad/px; the cutoff is bin 10.7
+    response = torch.fft.fft2(kernel.weights(), s=(64, 64)).abs()  # bin k is 2 pi k / 64 rad/px; the cutoff is bin 10.7
     assert float(response[0, 5]) == pytest.approx(1, abs=0.1)
     assert float(response[0, 16:32].max()) < 0.1
 

@@ -26,7 +26,7 @@ RECORD = Provenance(
     seed=7,
     steps=50,
     eta=0.0,
-    source="Zoë 写真.jpg",
+    source="Zoë \u5199\u771f.jpg",
     source_sha256="cd" * 32,
     camera=CameraRecord(yaw_deg=-30.0, pitch_deg=10.0, roll_deg=0.0, radius=2.7, fov_deg=13.37),
 )
@@ -47,7 +47,7 @@ def test_png_says_ai_generated_in_plain_words_and_as_iptc(tmp_path: Path) -> Non
         text = dict(image.info)
     assert "AI-generated" in text["Software"]
     assert "AI-generated" in text["Comment"]
-    assert "Zoë 写真.jpg" in text["Comment"]
+    assert "Zoë \u5199\u771f.jpg" in text["Comment"]
     body = text["XML:com.adobe.xmp"].removeprefix("\ufeff")
     ElementTree.fromstring(body)  # noqa: S314
     assert DIGITAL_SOURCE_TYPE in body

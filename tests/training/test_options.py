@@ -83,7 +83,7 @@ def test_every_option_is_documented_on_the_command_line(stage: str, capsys: pyte
     with pytest.raises(SystemExit) as exit_:
         tyro.cli(STAGES[stage], args=["--help"], config=(tyro.conf.OmitSubcommandPrefixes,))
     assert exit_.value.code == 0
-    words = capsys.readouterr().out.replace("│", " ").split()
+    words = capsys.readouterr().out.replace("\u2502", " ").split()
     options = [field.name for field in dataclasses.fields(STAGES[stage])]
     flags = [
         i for i, word in enumerate(words) if word.startswith("--") and word.strip("-,").replace("-", "_") in options

@@ -35,7 +35,7 @@ def _decibels(mse: Tensor) -> Tensor:
 
 
 def ssim(images: Tensor, targets: Tensor) -> Tensor:
-    """Structural similarity (M,) of Wang et al. 2004: Gaussian window of 11 px, σ 1.5; on [0, 1], so the range is 1.
+    """Structural similarity (M,) of Wang et al. 2004: Gaussian window of 11 px, sigma 1.5; on [0, 1]: range 1.
 
     As there, only windows that lie wholly inside the picture count; images need at least 11 px a side.
     """

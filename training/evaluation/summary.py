@@ -29,10 +29,10 @@ class Measure:
 
     @property
     def bar(self) -> str:
-        """`≥ 25`, `≤ 3` or nothing."""
+        """`>= 25`, `<= 3` or nothing."""
         if self.at_least is not None:
-            return f"≥ {self.at_least:g}"
-        return "" if self.at_most is None else f"≤ {self.at_most:g}"
+            return f">= {self.at_least:g}"
+        return "" if self.at_most is None else f"<= {self.at_most:g}"
 
 
 @dataclass(frozen=True)

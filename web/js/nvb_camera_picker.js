@@ -143,6 +143,7 @@ function attach(node) {
     views: () => Number(views?.value) || 0,
     linked: () => isLinked(node, "keys"),
   });
+  picker.element.prepend(styleSheet(() => picker.forgetTheme()));
   const widget = node.addDOMWidget("picker", "NVB_CAMERA_PICKER", picker.element, {
     serialize: false, // not in the prompt
     hideOnZoom: true,
@@ -167,15 +168,16 @@ function attach(node) {
   node.setSize?.([Math.max(node.size[0], START_SIZE[0]), Math.max(node.size[1], START_SIZE[1])]);
 }
 
-function loadStyle() {
+/** The picker's style sheet, to stand inside the picker: the page's head isn't ours. @param {() => void} onLoad */
+function styleSheet(onLoad) {
   const href = new URL("./camera_picker/picker.css", import.meta.url).href;
-  if (document.querySelector(`link[href="${href}"]`)) return;
-  document.head.append(Object.assign(document.createElement("link"), { rel: "stylesheet", href }));
+  const link = Object.assign(document.createElement("link"), { rel: "stylesheet", href });
+  link.addEventListener("load", onLoad);
+  return link;
 }
 
 app.registerExtension({
-  name: "NVBFace.CameraPicker",
-  setup: loadStyle,
+  name: "nvbface.CameraPicker",
   nodeCreated(/** @type {LGraphNode} */ node) {
     if (node.comfyClass === NODE) attach(node);
   },

@@ -53,7 +53,7 @@ def test_grid_is_wider_than_tall() -> None:
 
 def test_lists_of_angles() -> None:
     assert angles(yaw="-30,0 30", pitch="10") == [(-30, 10), (0, 10), (30, 10)]
-    assert angles(yaw="−5") == [(-5, 0)]
+    assert angles(yaw="\N{MINUS SIGN}5") == [(-5, 0)]
     assert angles(pitch="1,2") == [(0, 1), (0, 2)]
 
 

@@ -82,9 +82,9 @@ def test_report_files(tmp_path: Path) -> None:
     assert written["identities"][0]["views"][1]["ssim"] == 0.71
     markdown = (tmp_path / "out/report.md").read_text()
     assert markdown.startswith("# some.safetensors: 9 of 10 bars met\n")
-    assert "| novel views PSNR | 22.00 dB | 22.00 – 22.00 | ≥ 21.5 | met |\n" in markdown
-    assert "| neighbours 5° apart, skin | nothing to measure |  | ≥ 25 | missed |\n" in markdown
-    assert "| predicted yaw, mean error | 2.00° | 2.00 – 2.00 | ≤ 3 | met |\n" in markdown
+    assert "| novel views PSNR | 22.00 dB | 22.00 – 22.00 | >= 21.5 | met |\n" in markdown
+    assert "| neighbours 5° apart, skin | nothing to measure |  | >= 25 | missed |\n" in markdown
+    assert "| predicted yaw, mean error | 2.00° | 2.00 – 2.00 | <= 3 | met |\n" in markdown
     assert "3 synthetic heads, seeds 1000000–1000002, of 2 views each" in markdown
     for line in markdown.splitlines():
         if line.startswith("| novel views SSIM"):

@@ -62,7 +62,7 @@ def test_the_body_turns_by_the_inverse_of_the_bend() -> None:
     bent = pose(basis, neutral, joints, {}, {"head": (0.0, 0.4, 0.0)})
     body = basis.weights[:, 0].numpy() > 0.999
     turned = neutral.numpy()[body] - joints[4].numpy()
-    expected = turned @ rotation((0.0, 0.4, 0.0)).numpy() + joints[4].numpy()  # v @ R is R⁻¹ v
+    expected = turned @ rotation((0.0, 0.4, 0.0)).numpy() + joints[4].numpy()  # v @ R is the inverse of R, times v
     np.testing.assert_allclose(bent[body], expected, atol=1e-5)
 
 
