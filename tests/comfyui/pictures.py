@@ -25,12 +25,14 @@ from tests.comfyui.server import WORKFLOWS, running_server
 SIDE_PX = 512
 MAX_PICTURES = 9
 RUN_TIMEOUT_S = 1800
-NODE_MARGIN_PX = 12
+NODE_MARGIN_PX = 24
+"""With room for the name of the pack above the node."""
 _ADD_NODE = """type => {
   window.app.graph.clear();
   const node = window.LiteGraph.createNode(type);
   window.app.graph.add(node);
-  node.setSize(node.computeSize());
+  const [width, height] = node.computeSize();
+  node.setSize([Math.max(width, node.size[0], 280), Math.max(height, node.size[1])]);
   const canvas = window.app.canvas;
   canvas.ds.scale = 1;
   canvas.ds.offset = [400, 150];

@@ -3,6 +3,8 @@ from __future__ import annotations
 import re
 import sys
 
+from PIL import Image
+
 from tests.nodes.conftest import ROOT
 
 if sys.version_info >= (3, 11):
@@ -18,3 +20,13 @@ def test_requirements_are_the_dependencies_that_comfyui_does_not_bring() -> None
     lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     listed = [line for line in lines if not line.startswith("#")]
     assert listed == [r for r in project["dependencies"] if re.split(r"[^\w-]", r)[0] not in COMFYUI_BRINGS]
+
+
+def test_every_help_page_has_its_picture() -> None:
+    pages = sorted((ROOT / "web" / "docs").glob("*.md"))
+    assert len(pages) == 19
+    for page in pages:
+        assert f"](images/{page.stem}.png)" in page.read_text(encoding="utf-8")
+        with Image.open(page.parent / "images" / f"{page.stem}.png") as picture:
+            assert picture.format == "PNG"
+            assert picture.width >= 200
