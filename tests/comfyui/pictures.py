@@ -5,6 +5,7 @@ python -m tests.comfyui.pictures thumbnails nodes
 
 from __future__ import annotations
 
+import io
 import math
 import sys
 import tempfile
@@ -25,6 +26,8 @@ from tests.comfyui.server import WORKFLOWS, running_server
 SIDE_PX = 512
 MAX_PICTURES = 9
 RUN_TIMEOUT_S = 1800
+IN_README = "01 "
+JPEG: dict[str, Any] = {"format": "JPEG", "quality": 88, "optimize": True}
 NODE_MARGIN_PX = 24
 """With room for the name of the pack above the node."""
 _ADD_NODE = """type => {
@@ -62,7 +65,7 @@ def thumbnail(pictures: Sequence[np.ndarray]) -> Image.Image:
 
 
 def draw_thumbnails(frontend: Frontend) -> None:
-    """Run each workflow as it is, on our photo, and write what its last node shows beside it."""
+    """Run each workflow on our photo; write what its last node shows beside it, and a screenshot for the README."""
     client = Client(frontend.server)
     for path in sorted(WORKFLOWS.glob("*.json")):
         frontend.open()
@@ -70,29 +73,36 @@ def draw_thumbnails(frontend: Frontend) -> None:
         record = client.wait_for_history(frontend.press_run(), RUN_TIMEOUT_S)
         if record["status"]["status_str"] != "success":
             raise frontend.server.error(f"{path.name}: {record['status']}")
-        picture = thumbnail(_last_pictures(record["outputs"], client))
-        _save(picture, path.with_suffix(".jpg"), format="JPEG", quality=88, optimize=True)
+        _save(thumbnail(_last_pictures(record["outputs"], client)), path.with_suffix(".jpg"), **JPEG)
+        if path.name.startswith(IN_README):
+            frontend.wait_for_pictures(_still(record["outputs"]), timeout_s=60)
+            _save(_screenshot(frontend), PACK / "examples" / "comfyui.jpg", **JPEG)
+
+
+def _still(outputs: dict[str, Any]) -> list[int]:
+    """Ids of the nodes that show still pictures."""
+    shown = {node: output for node, output in outputs.items() if node.isdigit() and output.get("images")}
+    return [int(node) for node, output in shown.items() if not output.get("animated")]
 
 
 def _last_pictures(outputs: dict[str, Any], client: Client) -> list[np.ndarray]:
-    still = {int(n): shown for n, shown in outputs.items() if shown.get("images") and not shown.get("animated")}
-    return [client.picture(entry) for entry in still[max(still)]["images"]]
+    return [client.picture(entry) for entry in outputs[str(max(_still(outputs)))]["images"]]
+
+
+def _screenshot(frontend: Frontend, clip: FloatRect | None = None) -> Image.Image:
+    return Image.open(io.BytesIO(frontend.page.screenshot(clip=clip))).convert("RGB")
 
 
 def draw_nodes(frontend: Frontend) -> None:
     """Write a picture of each of the pack's nodes, alone on the canvas, beside its help page."""
-    with tempfile.TemporaryDirectory() as folder:
-        for page in sorted((PACK / "web" / "docs").glob("NVB*.md")):
-            frontend.page.evaluate(_ADD_NODE, page.stem)
-            frontend.page.wait_for_timeout(1000)
-            x, y, width, height = frontend.page.evaluate(_NODE_BOX)
-            extra = 2 * NODE_MARGIN_PX
-            clip: FloatRect = {"x": x - extra / 2, "y": y - extra / 2, "width": width + extra, "height": height + extra}
-            shot = Path(folder) / "node.png"
-            frontend.page.screenshot(path=shot, clip=clip)
-            with Image.open(shot) as image:
-                picture = image.convert("RGB").quantize(128, dither=Image.Dither.NONE)
-            _save(picture, page.parent / "images" / f"{page.stem}.png", format="PNG", optimize=True)
+    for page in sorted((PACK / "web" / "docs").glob("NVB*.md")):
+        frontend.page.evaluate(_ADD_NODE, page.stem)
+        frontend.page.wait_for_timeout(1000)
+        x, y, width, height = frontend.page.evaluate(_NODE_BOX)
+        extra = 2 * NODE_MARGIN_PX
+        clip: FloatRect = {"x": x - extra / 2, "y": y - extra / 2, "width": width + extra, "height": height + extra}
+        picture = _screenshot(frontend, clip).quantize(128, dither=Image.Dither.NONE)
+        _save(picture, page.parent / "images" / f"{page.stem}.png", format="PNG", optimize=True)
 
 
 def _save(picture: Image.Image, path: Path, **options: Any) -> None:
