@@ -99,6 +99,8 @@ class VAEOptions(RunOptions):
     steps: int = 20_000
     gradient_weight: float = 0.5
     """Weight of the L1 difference of picture gradients."""
+    square_weight: float = 2.0
+    """Weight of the mean square error, which is what PSNR measures."""
     latent_noise: float = 0.05
     """Noise on latents in training, in units of their deviation, so that the decoder forgives the denoiser."""
     latent_weight: float = 1e-4
@@ -106,7 +108,9 @@ class VAEOptions(RunOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_not_negative(self, "gradient_weight", "latent_noise", "latent_weight", "latent_channels")
+        _require_not_negative(
+            self, "gradient_weight", "square_weight", "latent_noise", "latent_weight", "latent_channels"
+        )
         for name in ("decoder_only", "latent_channels"):
             if getattr(self, name) and self.init is None:
                 raise ConfigError(

@@ -49,15 +49,16 @@ class VAENetwork(nn.Module):
             vae.kl.quant_conv.requires_grad_(False)
 
     def forward(self, batch: ImageBatch, generator: torch.Generator) -> dict[str, Tensor]:
-        """L1 + gradient L1 + a bound on the latents; `psnr` in dB is logged."""
+        """L1 + gradient L1 + square error + a bound on the latents; `psnr` in dB is logged."""
         images, options = batch.images, self.options
         raw = self.vae.encode_raw(images).float()
         deviation = raw.detach().std(dim=(0, 2, 3), keepdim=True)
         noise = torch.randn(raw.shape, generator=generator, device=raw.device)
         output = self.vae.decode_raw(raw + options.latent_noise * deviation * noise).float()
-        l1, gradient = F.l1_loss(output, images), gradient_l1(output, images)
-        loss = l1 + options.gradient_weight * gradient + options.latent_weight * raw.square().mean()
-        psnr = 10 * torch.log10(4 / F.mse_loss(output.detach(), images))
+        l1, gradient, square = F.l1_loss(output, images), gradient_l1(output, images), F.mse_loss(output, images)
+        loss = l1 + options.gradient_weight * gradient + options.square_weight * square
+        loss = loss + options.latent_weight * raw.square().mean()
+        psnr = 10 * torch.log10(4 / square.detach())
         return {"loss": loss, "l1": l1, "gradient": gradient, "psnr": psnr}
 
 

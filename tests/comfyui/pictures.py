@@ -25,6 +25,8 @@ from tests.comfyui.server import WORKFLOWS, running_server
 
 SIDE_PX = 512
 MAX_PICTURES = 9
+STEPS = 20
+"""Fewer than the workflows have: on a CPU a film of 48 views takes minutes."""
 RUN_TIMEOUT_S = 1800
 IN_README = "01 "
 JPEG: dict[str, Any] = {"format": "JPEG", "quality": 88, "optimize": True}
@@ -70,6 +72,7 @@ def draw_thumbnails(frontend: Frontend) -> None:
     for path in sorted(WORKFLOWS.glob("*.json")):
         frontend.open()
         frontend.drop_workflow(path)
+        frontend.lower_widget("NVB", "steps", STEPS)
         record = client.wait_for_history(frontend.press_run(), RUN_TIMEOUT_S)
         if record["status"]["status_str"] != "success":
             raise frontend.server.error(f"{path.name}: {record['status']}")

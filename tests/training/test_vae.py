@@ -152,13 +152,14 @@ def test_overfits_a_batch(overfit: Callable[..., Any], tmp_path: Path, faces: Pa
 
 
 def test_loss_is_made_of_its_parts(tmp_path: Path, faces: Path) -> None:
-    plan = options(tmp_path, faces, latent_noise=0.0, latent_weight=0.5, gradient_weight=2.0)
+    plan = options(tmp_path, faces, latent_noise=0.0, latent_weight=0.5, gradient_weight=2.0, square_weight=3.0)
     vae = NVBModel(tiny_config()).vae
     images = torch.rand(2, 3, 32, 32) * 2 - 1
     got = VAENetwork(vae, plan)(ImageBatch(images), torch.Generator())
     raw = vae.encode_raw(images)
     assert got["l1"].item() == pytest.approx((vae.decode_raw(raw) - images).abs().mean().item(), rel=1e-5)
-    parts = got["l1"] + 2 * got["gradient"] + 0.5 * raw.square().mean()
+    square = (vae.decode_raw(raw) - images).square().mean()
+    parts = got["l1"] + 2 * got["gradient"] + 3 * square + 0.5 * raw.square().mean()
     assert got["loss"].item() == pytest.approx(parts.item(), rel=1e-5)
     error = ((vae.decode_raw(raw) - images) / 2).square().mean().item()  # in pictures of range 1
     assert got["psnr"].item() == pytest.approx(-10 * math.log10(error), rel=1e-5)
