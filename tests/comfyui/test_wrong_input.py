@@ -102,7 +102,7 @@ def spoiled_latent(graph: Graph) -> Node:
 
 def foreign_vae(graph: Graph) -> Node:
     """Core's own VAE, of the pixels themselves."""
-    latent = graph.add("NVBProbeLatent", kind="16 channels")
+    latent = graph.add("NVBProbeLatent", kind="4 channels")
     return graph.add("NVBDecode", graph.add("VAELoader", vae_name="pixel_space"), latent)
 
 
@@ -126,7 +126,8 @@ CASES = (
     Case("one picture, two cameras", "NVBSaveViews", with_two_cameras("NVBSaveViews", "flat"), "camera"),
     Case("outside the output folder", "NVBSaveViews", saved_under("../outside"), "output"),
     Case("absolute path", "NVBSaveViews", saved_under("/tmp/outside"), "output"),  # noqa: S108
-    Case("16 channels", "NVBDecode", decoded("16 channels"), "channel|shape"),
+    Case("4 channels", "NVBDecode", decoded("4 channels"), "shape"),
+    Case("another size", "NVBDecode", decoded("another size"), "shape"),
     Case("a video's latent", "NVBDecode", decoded("video"), "dimension|shape"),
     Case("no cameras", "NVBCameraPicker", picker(keys_text()), "key|camera"),
     Case("no JSON", "NVBCameraPicker", picker("front please"), "JSON"),

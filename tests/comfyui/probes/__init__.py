@@ -30,19 +30,22 @@ class ProbeImage:
         return (image,)
 
 
+FOREIGN_LATENTS = {"4 channels": (1, 4, 16, 16), "another size": (1, 16, 64, 64), "video": (1, 16, 2, 16, 16)}
+
+
 class ProbeLatent:
     """A latent that the pack's decoder must refuse."""
 
     @classmethod
     def INPUT_TYPES(cls):  # noqa: N802
-        return {"required": {"kind": (["16 channels", "video"],)}}
+        return {"required": {"kind": (list(FOREIGN_LATENTS),)}}
 
     RETURN_TYPES = ("LATENT",)
     FUNCTION = "make"
     CATEGORY = "tests"
 
     def make(self, kind):
-        return ({"samples": torch.zeros({"16 channels": (1, 16, 16, 16), "video": (1, 4, 2, 16, 16)}[kind])},)
+        return ({"samples": torch.zeros(FOREIGN_LATENTS[kind])},)
 
 
 class ProbeSpoiledLatent:
