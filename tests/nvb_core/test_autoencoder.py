@@ -21,7 +21,7 @@ def images(count: int = 2) -> torch.Tensor:
     return torch.rand(count, 3, 32, 32, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
 
-@pytest.mark.parametrize(("config", "channels"), [(TINY, 4), (TINY_MINI, 8)], ids=["tiny", "mini"])
+@pytest.mark.parametrize(("config", "channels"), [(TINY, 4), (TINY_MINI, 16)], ids=["tiny", "mini"])
 def test_shapes(config: VAEConfig, channels: int) -> None:
     autoencoder = build(config)
     latents = autoencoder.encode(images())
