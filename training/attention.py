@@ -12,7 +12,7 @@ import torch
 def quick_attention(device: torch.device, precision: str) -> Generator[None]:
     """Within it, bf16 attention on a CPU is made of matrix products.
 
-    The fused kernel's backward pass makes it slower there, 9 times for the short sequences along a ray
+    The fused kernel's backward pass is slow there: along a ray products train in a tenth of its time
     (`python -m benchmarks.attention`).
     """
     if device.type != "cpu" or precision != "bf16":

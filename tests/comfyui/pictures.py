@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 from playwright.sync_api import FloatRect
 
 from nvb_core.staging import write_atomically
@@ -60,11 +60,7 @@ def thumbnail(pictures: Sequence[np.ndarray]) -> Image.Image:
     sheet = Image.new("RGB", (columns * width, math.ceil(count / columns) * height), "white")
     for index, picture in enumerate(chosen):
         sheet.paste(Image.fromarray(picture[..., :3]), (index % columns * width, index // columns * height))
-    scale = SIDE_PX / max(sheet.size)
-    sheet = sheet.resize((round(sheet.width * scale), round(sheet.height * scale)), Image.Resampling.LANCZOS)
-    square = Image.new("RGB", (SIDE_PX, SIDE_PX), "white")
-    square.paste(sheet, ((SIDE_PX - sheet.width) // 2, (SIDE_PX - sheet.height) // 2))
-    return square
+    return ImageOps.pad(sheet, (SIDE_PX, SIDE_PX), Image.Resampling.LANCZOS, color="white")
 
 
 def draw_thumbnails(frontend: Frontend) -> None:
@@ -116,9 +112,12 @@ def _save(picture: Image.Image, path: Path, **options: Any) -> None:
 def main(what: Sequence[str]) -> int:
     """Draw what is asked for."""
     makers = {"thumbnails": draw_thumbnails, "nodes": draw_nodes}
+    if not what or set(what) - set(makers):
+        print(f"usage: python -m tests.comfyui.pictures [{'] ['.join(makers)}]", file=sys.stderr)
+        return 2
     chromium = find_chromium()
-    if not what or set(what) - set(makers) or chromium is None:
-        print(f"usage: python -m tests.comfyui.pictures {' '.join(makers)}; needs a Chromium", file=sys.stderr)
+    if chromium is None:
+        print("no Chromium: install Debian's package chromium or name one in $CHROMIUM_PATH", file=sys.stderr)
         return 2
     with (
         tempfile.TemporaryDirectory() as folder,
