@@ -1,7 +1,7 @@
 """The training loop that every stage shares; it knows nothing of the model.
 
 ```
-stage.make_batch(i) -prefetch-> stage.network(batch, generator) -> losses -> backward, clip, AdamW, EMA -> state, log
+stage.make_batch(i) -prefetch-> stage.network(batch, generator) -> losses -> backward, clip, step, EMA -> state, log
 ```
 """
 
@@ -26,6 +26,7 @@ from .batches import prefetch
 from .budget import TimeBudget
 from .interrupt import StopSignal
 from .log import RunLog
+from .muon import Muon, matrices
 from .options import Precision, RunOptions
 from .state import Progress, load_state, remove_partial_files, save_state
 
@@ -82,6 +83,15 @@ def process_index() -> int:
     return PartialState(cpu=launched_on_cpus or parse_flag_from_env("ACCELERATE_USE_CPU")).process_index
 
 
+def build_optimizer(network: nn.Module, options: RunOptions) -> torch.optim.Optimizer:
+    """The optimiser of all parameters that require gradients."""
+    parameters: list[Tensor] = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    adam: dict[str, Any] = dict(lr=options.lr, betas=options.betas, weight_decay=options.weight_decay, fused=True)
+    if options.optimizer == "muon":
+        return Muon(parameters, matrices(network), **adam)
+    return torch.optim.AdamW(parameters, **adam)
+
+
 def check_budget(state_path: Path, progress: Progress, options: RunOptions) -> None:
     """Raise ConfigError if the run of a state was planned for another time budget than the options'."""
     wanted, known = options.budget_minutes, progress.budget_minutes
@@ -113,13 +123,7 @@ class Trainer:
             mixed_precision=resolve_precision(options.precision), gradient_accumulation_steps=options.accumulate
         )
         self.parameters = {n: p for n, p in stage.network.named_parameters() if p.requires_grad}
-        self.optimizer = torch.optim.AdamW(
-            self.parameters.values(),
-            lr=options.lr,
-            betas=options.betas,
-            weight_decay=options.weight_decay,
-            fused=True,
-        )
+        self.optimizer = build_optimizer(stage.network, options)
         stage.network.to(self.accelerator.device)
         self.ema = EMAModel(self.parameters.values(), decay=options.ema_decay, foreach=True)
         self.state_path = options.out / STATE_NAME

@@ -24,15 +24,17 @@ class RunOptions:
     batch_size: int
     """Pictures (faces in step 2) per process and micro-batch."""
     lr: float
-    """Peak learning rate of AdamW."""
+    """Peak learning rate."""
     accumulate: int = 1
     """Micro-batches per optimiser step."""
     warmup_steps: int = 200
     """Steps over which the learning rate rises from zero; at most a tenth of the steps of a time budget."""
     decay_fraction: float = 0.4
     """Last part of the steps over which the learning rate falls along a cosine; 1 is a plain cosine after warm-up."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """`muon` steps linear layers along their orthogonalised momentum, all else as `adamw` does."""
     weight_decay: float = 0.01
-    """Of AdamW."""
+    """Of either optimiser."""
     betas: tuple[float, float] = (0.9, 0.99)
     """Of AdamW."""
     clip_norm: float = 1.0

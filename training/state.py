@@ -1,6 +1,7 @@
-"""Resume state of a training run: parameters, their averages and Adam's moments, in one safetensors file.
+"""Resume state of a training run: parameters, their averages and the optimiser's moments, in one safetensors file.
 
-Keys are `param.NAME`, `ema.NAME`, `exp_avg.NAME`, `exp_avg_sq.NAME`; the header holds the run's `Progress`.
+Keys are `param.NAME`, `ema.NAME` and `exp_avg.NAME`, `exp_avg_sq.NAME` (AdamW) or `momentum.NAME` (Muon); the header
+holds the run's `Progress`.
 There is no random state to keep: every batch and every noise is a pure function of seed, step and rank.
 """
 
@@ -20,8 +21,9 @@ from torch import Tensor
 from nvb_core.errors import CheckpointError
 from nvb_core.staging import PARTIAL_SUFFIX, unwritable, write_atomically
 
+from .muon import moment_names
+
 FORMAT, VERSION = "nvb-face-training-state", 1
-MOMENTS = ("exp_avg", "exp_avg_sq")
 
 Parameters = dict[str, torch.nn.Parameter]
 
@@ -49,7 +51,8 @@ def save_state(
         moments = optimizer.state[parameter]
         tensors[f"param.{name}"] = parameter.detach().contiguous()
         tensors[f"ema.{name}"] = average.contiguous()
-        tensors.update({f"{key}.{name}": moments[key].contiguous() for key in MOMENTS})
+        names = moment_names(optimizer, parameter)
+        tensors.update({f"{key}.{name}": moments[key].contiguous() for key in names})
     values = {name: repr(value) for name, value in dataclasses.asdict(progress).items()}
     header = {"format": FORMAT, "version": str(VERSION), **values}
     write_atomically(path, lambda partial: save_file(tensors, partial, metadata=header))
@@ -63,14 +66,15 @@ def load_state(path: Path, parameters: Parameters, ema: list[Tensor], optimizer:
     try:
         with safe_open(path, framework="pt") as state:
             progress = _parse_header(path, state.metadata())
-            _check_tensors(path, state, parameters)
+            moments = {name: moment_names(optimizer, parameter) for name, parameter in parameters.items()}
+            _check_tensors(path, state, parameters, moments)
             with torch.no_grad():
                 for (name, parameter), average in zip(parameters.items(), ema, strict=True):
                     parameter.copy_(state.get_tensor(f"param.{name}"))
                     average.copy_(state.get_tensor(f"ema.{name}"))
                     optimizer.state[parameter] = {
                         "step": torch.tensor(float(progress.step), device=parameter.device),
-                        **{k: state.get_tensor(f"{k}.{name}").to(parameter.device) for k in MOMENTS},
+                        **{k: state.get_tensor(f"{k}.{name}").to(parameter.device) for k in moments[name]},
                     }
     except (SafetensorError, OSError) as error:
         raise _unreadable(path, error) from None
@@ -107,8 +111,8 @@ def _parse_header(path: Path, header: dict[str, str] | None) -> Progress:
         raise _unreadable(path, error) from None
 
 
-def _check_tensors(path: Path, state: Any, parameters: Parameters) -> None:
-    shapes = {f"{kind}.{n}": list(p.shape) for n, p in parameters.items() for kind in ("param", "ema", *MOMENTS)}
+def _check_tensors(path: Path, state: Any, parameters: Parameters, moments: dict[str, tuple[str, ...]]) -> None:
+    shapes = {f"{kind}.{n}": list(p.shape) for n, p in parameters.items() for kind in ("param", "ema", *moments[n])}
     found = {key: state.get_slice(key).get_shape() for key in state.keys()}  # noqa: SIM118 - not a dict
     for key in sorted(shapes.keys() | found.keys()):
         if shapes.get(key) != found.get(key):

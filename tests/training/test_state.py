@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from nvb_core.errors import CheckpointError, OutputError
+from training.muon import Muon
 from training.state import (
     LossLog,
     Progress,
@@ -25,11 +26,12 @@ PROGRESS = Progress(step=3, minutes=1.25, planned_steps=40, budget_minutes=0.1 +
 Run = tuple[dict[str, nn.Parameter], list[Tensor], torch.optim.Optimizer]
 
 
-def trained(steps: int, width: int = 4, names: tuple[str, ...] = ("a", "b")) -> Run:
-    """Parameters, averages and an optimiser after some steps on random gradients."""
+def trained(steps: int, width: int = 4, names: tuple[str, ...] = ("a", "b"), muon: bool = False) -> Run:
+    """Parameters, averages and an optimiser (with `muon`, for the first of them) after some steps."""
     generator = torch.Generator().manual_seed(0)
     parameters = {n: nn.Parameter(torch.randn(width, 3, generator=generator)) for n in names}
-    optimizer = torch.optim.AdamW(parameters.values(), lr=0.1, fused=True)
+    values = list(parameters.values())
+    optimizer = Muon(values, values[:1], lr=0.1) if muon else torch.optim.AdamW(values, lr=0.1, fused=True)
     advance((parameters, [], optimizer), steps)
     return parameters, [torch.randn(p.shape, generator=generator) for p in parameters.values()], optimizer
 
@@ -54,8 +56,9 @@ def files_limited_to(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_round_trip_is_exact_and_goes_on_exactly(tmp_path: Path) -> None:
-    first, second = trained(3), trained(0)
+@pytest.mark.parametrize("muon", [False, True])
+def test_round_trip_is_exact_and_goes_on_exactly(tmp_path: Path, muon: bool) -> None:
+    first, second = trained(3, muon=muon), trained(0, muon=muon)
     save_state(tmp_path / "state", PROGRESS, *first)
     assert load_state(tmp_path / "state", *second) == PROGRESS
     assert read_progress(tmp_path / "state") == PROGRESS
@@ -65,6 +68,12 @@ def test_round_trip_is_exact_and_goes_on_exactly(tmp_path: Path) -> None:
     advance(second, 2)
     for name, parameter in first[0].items():
         assert torch.equal(parameter, second[0][name])
+
+
+def test_the_state_of_another_optimiser_is_refused(tmp_path: Path) -> None:
+    save_state(tmp_path / "state", PROGRESS, *trained(3))
+    with pytest.raises(CheckpointError, match=r"exp_avg\.a is \[4, 3\], this run needs no such tensor"):
+        load_state(tmp_path / "state", *trained(0, muon=True))
 
 
 def test_nothing_is_done_where_there_is_no_state(tmp_path: Path) -> None:
