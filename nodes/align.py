@@ -162,5 +162,5 @@ def _mask_of(mask: Tensor, owner: int, photos: int, height: int, width: int) -> 
 
 
 def _refined(photo: Tensor, box: CropBox, encoder: NetworkPart) -> CropBox:
-    model = encoder.model
-    return refine_box(photo, box, lambda crop: predict_cameras(model, crop), model.config.image_size)
+    model, device = encoder.model, encoder.patcher.load_device
+    return refine_box(photo, box, lambda crop: predict_cameras(model, crop, device), model.config.image_size)

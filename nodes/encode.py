@@ -44,6 +44,6 @@ class NVBEncodeFace(io.ComfyNode):
         model = encoder.model
         faces = square_crops(to_core(crops, "crops"), model.config.image_size)
         ready(encoder.patcher, memory_bytes=encoding_bytes(model, len(faces)))
-        features = encode_faces(model, faces)
+        features = encode_faces(model, faces, encoder.patcher.load_device)
         source = predict_source(model, features)
         return io.NodeOutput(FaceFeatures(encoder, features, source), source)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import comfy.model_management as memory
+import comfy.ops
 import torch
 from comfy.model_patcher import ModelPatcher
 from torch import nn
@@ -68,7 +69,7 @@ def load_networks(path: Path, dtype: str) -> NVBModel:
     """The model of a checkpoint, not yet on the computing device. Raises CheckpointError or ConfigError."""
     chosen = choose_dtype(dtype, memory.get_torch_device())
     log.info("NVB-Face: %s in %s", path.name, chosen)
-    return load_model(path, str(memory.unet_offload_device()), chosen)
+    return load_model(path, str(memory.unet_offload_device()), chosen, comfy.ops.disable_weight_init)
 
 
 def managed(module: nn.Module) -> ModelPatcher:
@@ -77,9 +78,21 @@ def managed(module: nn.Module) -> ModelPatcher:
 
 
 def ready(*patchers: Any, memory_bytes: float = 0) -> None:
-    """Have networks on their device, with room to work; nothing is loaded twice."""
-    # Wholly: ComfyUI can run its own layers from a part of the weights, but not diffusers'.
-    memory.load_models_gpu(list(patchers), memory_required=memory_bytes, force_full_load=True)
+    """Have networks on their device, with room to work; nothing is loaded twice.
+
+    Networks of ComfyUI's own layers may stay off the device in part, if they don't fit; diffusers' can't run then.
+    """
+    whole = [patcher for patcher in patchers if not runs_in_parts(patcher.model)]
+    if whole:
+        memory.load_models_gpu(whole, memory_required=memory_bytes, force_full_load=True)
+    if len(whole) < len(patchers):
+        memory.load_models_gpu(list(patchers), memory_required=memory_bytes)
+
+
+def runs_in_parts(module: nn.Module) -> bool:
+    """Whether all layers of a network are ComfyUI's, which fetch their weights when they run."""
+    layers = (m for m in module.modules() if not any(True for _ in m.children()))
+    return all(hasattr(layer, "comfy_cast_weights") for layer in layers if any(True for _ in layer.parameters()))
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from .config import ModelConfig
 from .errors import CheckpointError, ConfigError
+from .layers import Operations
 from .model import NVBModel
 from .staging import write_atomically
 
@@ -57,8 +59,15 @@ def read_metadata(path: Path) -> dict[str, Any]:
         return _parse_header(path, file.metadata())
 
 
-def load_model(path: Path = DEFAULT_WEIGHTS, device: str = "cpu", dtype: torch.dtype = torch.float32) -> NVBModel:
+def load_model(
+    path: Path = DEFAULT_WEIGHTS,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    operations: Operations = nn,
+) -> NVBModel:
     """Build a checkpoint's model in evaluation mode, parameters as `dtype`; its header becomes `model.metadata`.
+
+    Its layers are those of `operations`.
 
     Raises CheckpointError on an unreadable file, an unknown format or version, a config that doesn't fit, and missing,
     unexpected, misshapen or non-finite tensors.
@@ -68,13 +77,14 @@ def load_model(path: Path = DEFAULT_WEIGHTS, device: str = "cpu", dtype: torch.d
     with _opened(path, safe_open) as file:
         metadata = _parse_header(path, file.metadata())
         with torch.device("meta"):
-            model = NVBModel(metadata["config_object"])
-        expected = model.state_dict()
+            plain = NVBModel(metadata["config_object"])
+            model = plain if operations is nn else NVBModel(metadata["config_object"], operations)
+        expected = plain.state_dict()  # of torch's layers, since others may have no parameters before they are loaded
         found = set(file.keys())
         for name in sorted(found ^ expected.keys()):
             state = "missing" if name in expected else "unexpected"
             raise CheckpointError(f"{path}: tensor {name} is {state}; the file doesn't hold the model of its config")
-        parameters = {name for name, _ in model.named_parameters()}
+        parameters = {name for name, _ in plain.named_parameters()}
         tensors = {}
         for name, want in expected.items():
             tensor = file.get_tensor(name)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .config import ModelConfig, ScheduleConfig
 from .errors import ConfigError
-from .layers import PositionedConv, grid_position
+from .layers import Operations, PositionedConv, grid_position
 
 if TYPE_CHECKING:
     from diffusers import DDIMScheduler, UNet2DConditionModel
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 class ContextEmbedding(nn.Module):
     """View features -> tokens for the U-Net's cross-attention, in the place of SD's text tokens."""
 
-    def __init__(self, channels: int, size: int) -> None:
+    def __init__(self, channels: int, size: int, operations: Operations = nn) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(channels)
+        self.norm = operations.LayerNorm(channels)
         self.position = nn.Parameter(grid_position(channels, size, size)[None])
 
     def forward(self, features: Tensor) -> Tensor:

@@ -9,20 +9,22 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .config import EncoderConfig
-from .layers import Attention, TimeEmbedding
+from .layers import Attention, Operations, TimeEmbedding
 
 
 class TimeResBlock(nn.Module):
     """Residual block of VQGAN with the timestep embedding added between its convolutions."""
 
-    def __init__(self, in_channels: int, out_channels: int, time_width: int, norm_groups: int) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, time_width: int, norm_groups: int, operations: Operations
+    ) -> None:
         super().__init__()
-        self.norm1 = nn.GroupNorm(norm_groups, in_channels)
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.time = nn.Linear(time_width, out_channels)
-        self.norm2 = nn.GroupNorm(norm_groups, out_channels)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
-        self.skip = nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
+        self.norm1 = operations.GroupNorm(norm_groups, in_channels)
+        self.conv1 = operations.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.time = operations.Linear(time_width, out_channels)
+        self.norm2 = operations.GroupNorm(norm_groups, out_channels)
+        self.conv2 = operations.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.skip = nn.Identity() if in_channels == out_channels else operations.Conv2d(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """x (B, in, h, w), time (B, time_width) -> (B, out, h, w)."""
@@ -34,10 +36,10 @@ class TimeResBlock(nn.Module):
 class AttentionBlock(nn.Module):
     """Residual self-attention over the pixels of (B, C, h, w)."""
 
-    def __init__(self, channels: int, heads: int, norm_groups: int) -> None:
+    def __init__(self, channels: int, heads: int, norm_groups: int, operations: Operations) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(norm_groups, channels)
-        self.attention = Attention(channels, heads)
+        self.norm = operations.GroupNorm(norm_groups, channels)
+        self.attention = Attention(channels, heads, operations)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, C, h, w)."""
@@ -48,14 +50,17 @@ class AttentionBlock(nn.Module):
 class Level(nn.Module):
     """Residual blocks at one resolution, attention after each where asked, then a stride-2 convolution unless last."""
 
-    def __init__(self, channels: tuple[int, int], config: EncoderConfig, time_width: int, last: bool) -> None:
+    def __init__(
+        self, channels: tuple[int, int], config: EncoderConfig, time_width: int, last: bool, operations: Operations
+    ) -> None:
         super().__init__()
         widths = [channels[0]] + [channels[1]] * config.blocks_per_level
-        self.blocks = nn.ModuleList(TimeResBlock(i, o, time_width, config.norm_groups) for i, o in pairwise(widths))
+        groups = config.norm_groups
+        self.blocks = nn.ModuleList(TimeResBlock(i, o, time_width, groups, operations) for i, o in pairwise(widths))
         self.attentions = nn.ModuleList(
-            AttentionBlock(channels[1], config.attention_heads, config.norm_groups) for _ in self.blocks if last
+            AttentionBlock(channels[1], config.attention_heads, groups, operations) for _ in self.blocks if last
         )
-        self.down = nn.Identity() if last else nn.Conv2d(channels[1], channels[1], 3, stride=2, padding=1)
+        self.down = nn.Identity() if last else operations.Conv2d(channels[1], channels[1], 3, stride=2, padding=1)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """(B, in, h, w) -> (B, out, h/2, w/2), or (B, out, h, w) at the last level."""
@@ -72,23 +77,23 @@ class ImageEncoder(nn.Module):
     Images are in [-1, 1]; nothing is pooled.
     """
 
-    def __init__(self, config: EncoderConfig) -> None:
+    def __init__(self, config: EncoderConfig, operations: Operations = nn) -> None:
         super().__init__()
         channels = [config.base_channels * m for m in config.channel_mult]
         time_width = 4 * config.base_channels
         groups = config.norm_groups
-        self.time = TimeEmbedding(time_width)
+        self.time = TimeEmbedding(time_width, operations)
         self.fold = nn.PixelUnshuffle(config.patch)
-        self.stem = nn.Conv2d(3 * config.patch**2, channels[0], 3, padding=1)
+        self.stem = operations.Conv2d(3 * config.patch**2, channels[0], 3, padding=1)
         self.levels = nn.ModuleList(
-            Level((channels[max(i - 1, 0)], c), config, time_width, last=i == len(channels) - 1)
+            Level((channels[max(i - 1, 0)], c), config, time_width, i == len(channels) - 1, operations)
             for i, c in enumerate(channels)
         )
-        self.mid1 = TimeResBlock(channels[-1], channels[-1], time_width, groups)
-        self.mid_attention = AttentionBlock(channels[-1], config.attention_heads, groups)
-        self.mid2 = TimeResBlock(channels[-1], channels[-1], time_width, groups)
-        self.norm_out = nn.GroupNorm(groups, channels[-1])
-        self.conv_out = nn.Conv2d(channels[-1], config.out_channels, 3, padding=1)
+        self.mid1 = TimeResBlock(channels[-1], channels[-1], time_width, groups, operations)
+        self.mid_attention = AttentionBlock(channels[-1], config.attention_heads, groups, operations)
+        self.mid2 = TimeResBlock(channels[-1], channels[-1], time_width, groups, operations)
+        self.norm_out = operations.GroupNorm(groups, channels[-1])
+        self.conv_out = operations.Conv2d(channels[-1], config.out_channels, 3, padding=1)
 
     def forward(self, lq: Tensor, timesteps: Tensor) -> Tensor:
         """lq (B, 3, H, W), timesteps (B,) -> (B, C, h, w)."""

@@ -41,7 +41,9 @@ def frustum_points(cam2world: Tensor, intrinsics: Tensor, extent: float, depth_s
     )
     points = rays * z[:, :, None, None, None]
     rotation, origin = cam2world[:, :3, :3], cam2world[:, :3, 3]
-    return torch.einsum("mij,mdhwj->mdhwi", rotation, points) + origin[:, None, None, None, :]
+    # No matrix product: autocast would round it to half precision.
+    turned = (rotation[:, None, None, None] * points[..., None, :]).sum(-1)
+    return turned + origin[:, None, None, None, :]
 
 
 def sample_frustum(
@@ -54,13 +56,12 @@ def sample_frustum(
     -> features (B·N, C, D, size, size), inside (B·N, D, size, size) bool.
     """
     views = cam2world.shape[1]
-    with torch.autocast(grid.device.type, enabled=False):
-        points = frustum_points(cam2world.flatten(0, 1), intrinsics.flatten(0, 1), extent, depth_samples, size)
-        unit = points / extent  # the cube is [-1, 1]³ with (x, y, z) along grid_sample's (W, H, D)
-        inside = (unit.abs() <= 1).all(dim=-1)
-        # All views of a face are stacked along depth: one grid_sample per face, no copy of its grid per view.
-        rays = rearrange(unit, "(b n) d h w c -> b (n d) h w c", n=views)
-        features = F.grid_sample(grid.float(), rays, mode="bilinear", padding_mode="zeros", align_corners=False)
-        features = rearrange(features, "b c (n d) h w -> (b n) c d h w", n=views)
-        features = features * inside[:, None]
+    points = frustum_points(cam2world.flatten(0, 1), intrinsics.flatten(0, 1), extent, depth_samples, size)
+    unit = points / extent  # the cube is [-1, 1]³ with (x, y, z) along grid_sample's (W, H, D)
+    inside = (unit.abs() <= 1).all(dim=-1)
+    # All views of a face are stacked along depth: one grid_sample per face, no copy of its grid per view.
+    rays = rearrange(unit, "(b n) d h w c -> b (n d) h w c", n=views)
+    features = F.grid_sample(grid.float(), rays, mode="bilinear", padding_mode="zeros", align_corners=False)
+    features = rearrange(features, "b c (n d) h w -> (b n) c d h w", n=views)
+    features = features * inside[:, None]
     return features.to(grid.dtype), inside

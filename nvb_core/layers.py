@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +12,12 @@ from einops import rearrange
 from torch import Tensor, nn
 
 TIME_CHANNELS = 256
+
+Operations = Any
+"""Where layers come from: a namespace that has them under torch.nn's names, such as torch.nn.
+
+Inside ComfyUI it is comfy.ops.disable_weight_init, whose layers can run while their weights are off the GPU.
+"""
 
 
 def timestep_embedding(timesteps: Tensor, channels: int = TIME_CHANNELS) -> Tensor:
@@ -58,12 +66,23 @@ class PositionedConv(nn.Module):
         return self.conv(x) + self.position
 
 
+def start_constant_(layer: nn.Module, bias: Sequence[float] = ()) -> None:
+    """Fill a new linear layer with zeros and its bias with the given values.
+
+    Layers of some operations have no parameters before they are loaded; those are left as they are.
+    """
+    for name, parameter in layer.named_parameters():
+        parameter.data.zero_()
+        if name == "bias" and bias:
+            parameter.data.copy_(torch.tensor(bias))
+
+
 class TimeEmbedding(nn.Module):
     """Integer timesteps (B,) -> (B, width)."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, operations: Operations = nn) -> None:
         super().__init__()
-        self.mlp = nn.Sequential(nn.Linear(TIME_CHANNELS, width), nn.SiLU(), nn.Linear(width, width))
+        self.mlp = nn.Sequential(operations.Linear(TIME_CHANNELS, width), nn.SiLU(), operations.Linear(width, width))
 
     def forward(self, timesteps: Tensor) -> Tensor:
         """timesteps (B,) -> (B, width) in the parameters' dtype."""
@@ -73,12 +92,12 @@ class TimeEmbedding(nn.Module):
 class Attention(nn.Module):
     """Multi-head attention from x (B, n, width) to context (B, m, width), or to x itself."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, operations: Operations = nn) -> None:
         super().__init__()
         self.heads = heads
-        self.to_q = nn.Linear(width, width, bias=False)
-        self.to_kv = nn.Linear(width, 2 * width, bias=False)
-        self.to_out = nn.Linear(width, width)
+        self.to_q = operations.Linear(width, width, bias=False)
+        self.to_kv = operations.Linear(width, 2 * width, bias=False)
+        self.to_out = operations.Linear(width, width)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """x (B, n, width), context (B, m, width) or None -> (B, n, width)."""
@@ -91,19 +110,18 @@ class Attention(nn.Module):
 class FeedForward(nn.Sequential):
     """(…, width) -> (…, width) through four times the width."""
 
-    def __init__(self, width: int) -> None:
-        super().__init__(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+    def __init__(self, width: int, operations: Operations = nn) -> None:
+        super().__init__(operations.Linear(width, 4 * width), nn.GELU(), operations.Linear(4 * width, width))
 
 
 class ModulatedNorm(nn.Module):
     """LN(x)·(1 + scale) + shift with scale and shift from a condition (paper Eq. 4), zero-initialised."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, operations: Operations = nn) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.to_scale_shift = nn.Linear(width, 2 * width)
-        nn.init.zeros_(self.to_scale_shift.weight)
-        nn.init.zeros_(self.to_scale_shift.bias)
+        self.norm = operations.LayerNorm(width, elementwise_affine=False)
+        self.to_scale_shift = operations.Linear(width, 2 * width)
+        start_constant_(self.to_scale_shift)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """x (B, n, width), condition (B, width) -> (B, n, width)."""

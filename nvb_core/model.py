@@ -10,18 +10,22 @@ from .autoencoder import Autoencoder
 from .config import ModelConfig
 from .denoiser import ContextEmbedding, build_unet
 from .encoder import ImageEncoder
+from .layers import Operations
 from .view_transform import ViewTransform
 
 
 class NVBModel(nn.Module):
-    """Submodules `encoder`, `view`, `context`, `unet`, `vae`; their names are the prefixes of a checkpoint."""
+    """Submodules `encoder`, `view`, `context`, `unet`, `vae`; their names are the prefixes of a checkpoint.
 
-    def __init__(self, config: ModelConfig) -> None:
+    The first three take their layers from `operations`; diffusers' `unet` and `vae` have torch's.
+    """
+
+    def __init__(self, config: ModelConfig, operations: Operations = nn) -> None:
         super().__init__()
         self.config = config
         self.metadata: dict[str, Any] = {}
-        self.encoder = ImageEncoder(config.encoder)
-        self.view = ViewTransform(config)
-        self.context = ContextEmbedding(config.channels, config.feature_size)
+        self.encoder = ImageEncoder(config.encoder, operations)
+        self.view = ViewTransform(config, operations)
+        self.context = ContextEmbedding(config.channels, config.feature_size, operations)
         self.unet = build_unet(config)
         self.vae = Autoencoder(config.vae)

@@ -41,13 +41,16 @@ class RenderedViews:
 
 
 @torch.no_grad()
-def encode_faces(model: NVBModel, crops: Tensor) -> TimeConditioned:
-    """Aligned crops (B, 3, S, S) in [-1, 1] -> features (B, C, h, w) per timestep."""
+def encode_faces(model: NVBModel, crops: Tensor, device: torch.device | None = None) -> TimeConditioned:
+    """Aligned crops (B, 3, S, S) in [-1, 1] -> features (B, C, h, w) per timestep.
+
+    They are computed on `device`; by default where the encoder's weights are.
+    """
     size = model.config.image_size
     if crops.ndim != 4 or tuple(crops.shape[1:]) != (3, size, size):
         raise ConfigError(f"face crops have shape {tuple(crops.shape)}, the model needs (B, 3, {size}, {size})")
     parameter = next(model.encoder.parameters())
-    images = crops.to(parameter.device, parameter.dtype)
+    images = crops.to(device or parameter.device, parameter.dtype)
 
     @torch.no_grad()
     def compute(timestep: int) -> Tensor:
@@ -72,9 +75,9 @@ def predict_source(model: NVBModel, features: TimeConditioned) -> Cameras:
     return Cameras.from_vector(vector)
 
 
-def predict_cameras(model: NVBModel, crops: Tensor) -> Cameras:
-    """Cameras (B) of crops (B, 3, S, S)."""
-    return predict_source(model, encode_faces(model, crops))
+def predict_cameras(model: NVBModel, crops: Tensor, device: torch.device | None = None) -> Cameras:
+    """Cameras (B) of crops (B, 3, S, S), computed as by `encode_faces`."""
+    return predict_source(model, encode_faces(model, crops, device))
 
 
 @torch.no_grad()

@@ -76,6 +76,14 @@ def test_other_cameras_keep_encoder_and_grid(client: Client, object_info: dict[s
     assert calls[1]["DepthAggregator"] > calls[0]["DepthAggregator"]
 
 
+def test_encoder_and_view_model_run_from_offloaded_weights(client: Client, graph: Graph) -> None:
+    loader = graph.add("NVBLoader")
+    graph.add("NVBProbeOffload", loader, loader.output("NVB_VIEW_MODEL"))
+    shown = client.run_well(graph.prompt).shown("NVBProbeOffload")
+    assert shown["fetched"][0] > 100
+    assert shown["difference"] == [0.0]
+
+
 def test_core_vae_decode_gives_the_same_pictures(client: Client, graph: Graph) -> None:
     stages = staged(graph, seed=13)
     core = graph.add("VAEDecode", stages.latent, stages.loader)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.nodes.stand_in import Server
+from tests.nodes.stand_in import OPERATIONS, Server
 
 ROOT = Path(__file__).parents[2]
 NAME = "a_folder_of_any_name"
@@ -59,7 +59,7 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pack]:
 def model(pack: Pack) -> Any:
     """A tiny model without zeros in it: zero-initialised parameters would hide what they multiply."""
     torch.manual_seed(0)
-    model = pack.module("nvb_core.model").NVBModel(pack.module("nvb_core.config").tiny_config())
+    model = pack.module("nvb_core.model").NVBModel(pack.module("nvb_core.config").tiny_config(), OPERATIONS)
     model.requires_grad_(False).eval()
     for parameter in model.parameters():
         parameter.add_(0.05 * torch.randn_like(parameter))

@@ -45,6 +45,20 @@ class ModelPatcher:
         self.model, self.load_device, self.offload_device = model, load_device, offload_device
 
 
+class CastingLayer:
+    """What tells core's layers, which can fetch their weights when they run, from torch's."""
+
+    comfy_cast_weights = False
+
+
+OPERATIONS = SimpleNamespace(
+    **{
+        layer.__name__: type(layer.__name__, (layer, CastingLayer), {})
+        for layer in (torch.nn.Linear, torch.nn.Conv2d, torch.nn.LayerNorm, torch.nn.GroupNorm)
+    }
+)
+
+
 class VAE:
     def __init__(self, sd: dict[str, Any], dtype: torch.dtype) -> None:
         self.vae_dtype = dtype
@@ -73,7 +87,8 @@ class Server:
     """What the nodes do to ComfyUI, and what ComfyUI is told to do to them."""
 
     folder: Path
-    loaded: list[list[Any]] = field(default_factory=list)
+    loaded: list[tuple[list[Any], bool]] = field(default_factory=list)
+    """Networks that were asked for together, and whether wholly."""
     steps: list[Any] = field(default_factory=list)
     static: dict[str, Path] = field(default_factory=dict)
     """Folders that are served, by their addresses."""
@@ -111,6 +126,7 @@ class Server:
             ),
             "comfy.cli_args": _module("comfy.cli_args", args=self.args),
             "comfy.model_patcher": _module("comfy.model_patcher", ModelPatcher=ModelPatcher),
+            "comfy.ops": _module("comfy.ops", disable_weight_init=OPERATIONS),
             "comfy.sd": _module("comfy.sd", VAE=VAE),
             "comfy.utils": _module("comfy.utils", ProgressBar=self._progress_bar),
             "comfy.model_management": _module(
@@ -119,12 +135,15 @@ class Server:
                 unet_offload_device=lambda: cpu,
                 intermediate_device=lambda: cpu,
                 is_device_cpu=lambda device: device.type == "cpu",
-                load_models_gpu=lambda patchers, **_: self.loaded.append(patchers),
+                load_models_gpu=self._load,
                 throw_exception_if_processing_interrupted=self.check_interrupt,
             ),
             "folder_paths": self._folder_paths(),
             "server": _module("server", PromptServer=SimpleNamespace(instance=self._prompt_server())),
         }
+
+    def _load(self, patchers: list[Any], memory_required: float, force_full_load: bool = False) -> None:
+        self.loaded.append((patchers, force_full_load))
 
     def _progress_bar(self, total: int) -> SimpleNamespace:
         return SimpleNamespace(update_absolute=lambda *values: self.steps.append(values))

@@ -82,11 +82,17 @@ def test_other_cameras_and_seeds_compute_nothing_of_the_face_again(
     assert runs == {"encoder": 3, "volume": 3, "unet": 9}  # 3 steps; the encoder's 4th, of timestep 0, came before
 
 
-def test_only_what_samples_is_loaded(pack: Pack, parts: SimpleNamespace, grid: Any) -> None:
+def test_only_what_samples_is_loaded_and_diffusers_networks_wholly(
+    pack: Pack, parts: SimpleNamespace, grid: Any
+) -> None:
     views = pack.node("NVBSampleViews").execute(grid, poses(pack, yaw_deg=0)).args[0]
     pack.server.loaded.clear()
     sample(pack, parts, views)
-    assert pack.server.loaded == [[parts.encoder.patcher, parts.view_model.patcher, parts.denoiser.patcher]]
+    in_parts, whole = [parts.encoder.patcher, parts.view_model.patcher], [parts.denoiser.patcher]
+    assert pack.server.loaded == [(whole, True), (in_parts + whole, False)]
+    pack.server.loaded.clear()
+    pack.node("NVBDecode").execute(parts.vae, {"samples": torch.zeros(1, 4, 4, 4)}, False, 1.0)
+    assert pack.server.loaded == [([parts.vae.patcher], True)]
 
 
 def test_the_parts_hold_each_weight_once(pack: Pack, parts: SimpleNamespace, model: Any) -> None:

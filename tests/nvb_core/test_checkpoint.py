@@ -7,13 +7,14 @@ import pickle
 import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from nvb_core.checkpoint import LICENSE, count_values, file_sha256, load_model, read_metadata, save_model
 from nvb_core.config import tiny_config
@@ -63,6 +64,28 @@ def test_float32_round_trip_is_exact(tiny_model: NVBModel, path: Path) -> None:
     assert not model.training
     assert not any(p.requires_grad for p in model.parameters())
     assert not any(t.is_meta for t in (*model.parameters(), *model.buffers()))
+
+
+class LateLinear(nn.Linear):
+    """Has no parameters before they are loaded, as ComfyUI's layers on Windows."""
+
+    def __init__(self, *sizes: int, **options: Any) -> None:
+        super().__init__(*sizes, **options)
+        self.weight = self.bias = None  # type: ignore[assignment]
+
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *_: Any) -> None:
+        for name in ("weight", "bias"):
+            if prefix + name in state:
+                setattr(self, name, nn.Parameter(state[prefix + name], requires_grad=False))
+
+
+def test_layers_of_other_operations_are_filled(tiny_model: NVBModel, path: Path) -> None:
+    operations = SimpleNamespace(Linear=LateLinear, Conv2d=nn.Conv2d, LayerNorm=nn.LayerNorm, GroupNorm=nn.GroupNorm)
+    model = load_model(path, operations=operations)
+    assert isinstance(model.view.volume.blocks[0].cross.to_q, LateLinear)
+    state, loaded = tiny_model.state_dict(), model.state_dict()
+    assert state.keys() == loaded.keys()
+    assert all(torch.equal(state[name], loaded[name]) for name in state)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

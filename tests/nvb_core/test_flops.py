@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from torch.nn import Conv2d, Linear
 
 from nvb_core.config import SD21, tiny_config
 from nvb_core.flops import FlopCounts, count, count_flops
@@ -18,13 +18,13 @@ def sd21() -> FlopCounts:
 
 def test_closed_form_of_a_linear_layer() -> None:
     with torch.device("meta"):
-        layer, x = nn.Linear(7, 5).requires_grad_(False), torch.empty(3, 7)
+        layer, x = Linear(7, 5).requires_grad_(False), torch.empty(3, 7)
         assert count(lambda: layer(x)) == 2 * 3 * 7 * 5
 
 
 def test_closed_form_of_a_convolution() -> None:
     with torch.device("meta"):
-        layer = nn.Conv2d(4, 6, 3, stride=2, padding=1).requires_grad_(False)
+        layer = Conv2d(4, 6, 3, stride=2, padding=1).requires_grad_(False)
         x = torch.empty(2, 4, 10, 10)
         assert count(lambda: layer(x)) == 2 * 2 * 6 * 5 * 5 * 4 * 3 * 3
 

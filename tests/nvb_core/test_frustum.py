@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 
 from nvb_core.cameras import FOCAL, RADIUS, Cameras
@@ -86,9 +87,14 @@ def test_half_precision_grid_keeps_float32_geometry() -> None:
     assert torch.equal(half_inside, inside)
     # One bfloat16 rounding of the grid and one of the result; bfloat16 points would be off by up to 0.01.
     assert (half.float() - exact).abs().max() <= 2 * EXTENT * 2**-8
-    with torch.autocast("cpu", torch.bfloat16):
-        autocast, _ = sample(coordinates(), CAMERAS)
-    assert torch.equal(autocast, exact)
+
+
+def test_training_in_half_precision_keeps_float32_geometry() -> None:
+    exact, _ = sample(coordinates(), CAMERAS)
+    with Accelerator(cpu=True, mixed_precision="bf16").autocast():
+        sampled, _ = sample(coordinates(), CAMERAS)
+        assert (torch.eye(2) @ torch.eye(2)).dtype == torch.bfloat16  # autocast is on
+    assert torch.equal(sampled, exact)
 
 
 def test_views_are_face_major() -> None:

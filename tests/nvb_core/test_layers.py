@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.nn import Conv2d
 
 from nvb_core.layers import (
     TIME_CHANNELS,
@@ -103,7 +104,7 @@ def test_grid_position_tells_near_from_far(sizes: tuple[int, ...]) -> None:
 
 
 def test_positioned_conv_adds_its_position() -> None:
-    layer = PositionedConv(torch.nn.Conv2d(3, 8, 3, padding=1), 5)
+    layer = PositionedConv(Conv2d(3, 8, 3, padding=1), 5)
     x = torch.randn(2, 3, 5, 5)
     torch.testing.assert_close(layer(x) - layer.conv(x), layer.position.expand(2, -1, -1, -1))
     torch.testing.assert_close(layer.position[:, 3, 1], grid_position(8, 5, 5)[3 * 5 + 1])

@@ -3,12 +3,14 @@ from __future__ import annotations
 import functools
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from nvb_core.cameras import Cameras
 from nvb_core.config import MINI, PRESETS, SD15, SD21, ModelConfig, tiny_config
@@ -149,6 +151,19 @@ def test_vae_has_stable_diffusions_layout() -> None:
 def test_mini_fits_its_file() -> None:
     values = sum(tensor.numel() for tensor in on_meta(MINI).state_dict().values())
     assert 2 * values <= 64 * 2**20  # as float16
+
+
+def test_our_networks_take_their_layers_from_the_given_operations() -> None:
+    kinds = (nn.Linear, nn.Conv2d, nn.LayerNorm, nn.GroupNorm)
+    operations = SimpleNamespace(**{kind.__name__: type(kind.__name__, (kind,), {}) for kind in kinds})
+    torch.manual_seed(0)
+    model = NVBModel(tiny_config(), operations)
+    ours = nn.ModuleList([model.encoder, model.view, model.context])
+    layers = [module for module in ours.modules() if isinstance(module, kinds)]
+    assert {type(layer) for layer in layers} == set(vars(operations).values())
+    torch.manual_seed(0)
+    plain = NVBModel(tiny_config()).state_dict()
+    assert all(torch.equal(value, plain[name]) for name, value in model.state_dict().items())
 
 
 @pytest.mark.parametrize("config", PRESETS.values(), ids=lambda c: c.name)

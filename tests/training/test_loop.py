@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn import Linear
 
 from nvb_core.errors import ConfigError, OutputError
 from training.loop import DivergedError, Trainer, lr_factor, noise_generator, process_index, resolve_precision
@@ -36,7 +37,7 @@ class Line(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.map, self.frozen = nn.Linear(4, 2), nn.Linear(4, 2)
+        self.map, self.frozen = Linear(4, 2), Linear(4, 2)
         self.frozen.requires_grad_(False)
 
     def forward(self, batch: Points, generator: torch.Generator) -> dict[str, Tensor]:

@@ -121,7 +121,46 @@ class ProbeLoad3DCamera:
         return (camera,)
 
 
+class ProbeOffload:
+    """Builds a grid twice, the second time as ComfyUI loads networks that don't fit.
+
+    Shows how many layers then fetch their weights when they run, and how far the grids differ.
+    """
+
+    @classmethod
+    def INPUT_TYPES(cls):  # noqa: N802
+        return {"required": {"encoder": ("NVB_ENCODER",), "view_model": ("NVB_VIEW_MODEL",)}}
+
+    RETURN_TYPES = ()
+    OUTPUT_NODE = True
+    FUNCTION = "compare"
+    CATEGORY = "tests"
+
+    @torch.no_grad()
+    def compare(self, encoder, view_model):
+        model = encoder.model
+        size = model.config.image_size
+        photo = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+        timesteps = torch.tensor([500])
+
+        def grid():
+            features = model.encoder(photo, timesteps)
+            return model.view.volume(features, model.view.camera_predictor(features), timesteps)
+
+        expected = grid()
+        patchers = [part.patcher.clone() for part in (encoder, view_model)]
+        for patcher in patchers:
+            patcher.patch_model(patcher.load_device, lowvram_model_memory=1)
+        layers = [layer for patcher in patchers for layer in patcher.model.modules()]
+        fetched = sum(getattr(layer, "comfy_cast_weights", False) for layer in layers)
+        difference = float((grid() - expected).abs().max())
+        for patcher in patchers:
+            patcher.unpatch_model(patcher.offload_device)
+        return {"ui": {"fetched": [fetched], "difference": [difference]}}
+
+
 NODE_CLASS_MAPPINGS = {
+    "NVBProbeOffload": ProbeOffload,
     "NVBProbeImage": ProbeImage,
     "NVBProbeLatent": ProbeLatent,
     "NVBProbeSpoiledLatent": ProbeSpoiledLatent,
