@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 ITERATION = (3.4445, -4.7750, 2.0315)
-"""Coefficients of x, x³ and x⁵ by which Newton-Schulz draws singular values towards 1."""
+"""Coefficients of the polynomial x, x**3, x**5 by which Newton-Schulz draws singular values towards 1."""
 ITERATIONS = 5
 ADAM_RMS = 0.2
 """Root mean square of AdamW's steps in units of the learning rate."""
@@ -30,7 +30,7 @@ def matrices(network: nn.Module) -> list[Tensor]:
 
 @torch.no_grad()
 def orthogonalised(matrix: Tensor) -> Tensor:
-    """About U·Vᵀ of a matrix U·S·Vᵀ; the singular values come out between 0.7 and 1.2."""
+    """About U V' of a matrix U S V'; the singular values come out between 0.7 and 1.2."""
     a, b, c = ITERATION
     x = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
     x = x.float() / x.norm().clamp(min=1e-7)
