@@ -26,10 +26,15 @@ class SheetCell:
     caption: str
 
 
-def contact_sheet(inputs: Sequence[SheetCell], views: Sequence[SheetCell], title: str, footer: str) -> Image.Image:
-    """RGB picture: `inputs`, if any, stacked on the left, `views` (at least one) in a grid beside them, in order."""
+def contact_sheet(
+    inputs: Sequence[SheetCell], views: Sequence[SheetCell], title: str, footer: str, columns: int = 0
+) -> Image.Image:
+    """RGB picture: `inputs`, if any, stacked on the left, `views` (at least one) in a grid beside them, in order.
+
+    The grid has as many `columns` as asked for; 0 chooses.
+    """
     shown = _thinned(views)
-    columns = math.ceil(len(shown) / 2) if len(shown) <= 10 else math.ceil(math.sqrt(1.6 * len(shown)))
+    columns = columns or (math.ceil(len(shown) / 2) if len(shown) <= 10 else math.ceil(math.sqrt(1.6 * len(shown))))
     rows = max(math.ceil(len(shown) / columns), len(inputs))
     step_x, step_y = CELL_PX + GAP_PX, CELL_PX + CAPTION_PX + GAP_PX
     left = MARGIN_PX + (step_x + GAP_PX if inputs else 0)

@@ -1,0 +1,102 @@
+"""Where generated views lose PSNR: to the autoencoder, to restoration, to the features of views, to the noise drawn?
+
+Heads that were neither trained on nor are among those of `nvb-face eval`. Views are compared with the true ones.
+
+python -m benchmarks.view_error --identities 8 --steps 20
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+from torch import Tensor
+
+from nvb_core.cameras import Cameras
+from nvb_core.checkpoint import DEFAULT_WEIGHTS, load_model
+from nvb_core.degradation import PRESETS, degrade, sample_degradation
+from nvb_core.model import NVBModel
+from nvb_core.pipeline import ViewFeatures, build_grid, encode_faces, predict_source, sample_views
+from nvb_core.sampling import ContextFunction, SamplingOptions, decode_latents, sample_latents
+from training.evaluation.benchmark import Benchmark, BenchmarkFace, BenchmarkSettings
+from training.evaluation.measure import DEGRADATION_STREAM
+from training.evaluation.metrics import psnr
+
+FIRST_SEED = 900_000
+LEVEL = "level1"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure."""
+
+    weights: Path = DEFAULT_WEIGHTS
+    """Model."""
+    identities: int = 8
+    """Heads."""
+    views: int = 4
+    """Views of each."""
+    steps: int = 20
+    """Denoising steps."""
+    draws: int = 4
+    """How often the views are sampled, from other noise each time."""
+    folder: Path = Path("out/view_error")
+    """Where the rendered heads are kept."""
+
+
+def pictures_of(model: NVBModel, face: BenchmarkFace, options: Options) -> dict[str, list[Tensor]]:
+    """Pictures (N, 3, S, S) of the face's targets by each way to make them; several where noise is drawn anew."""
+    degradation = sample_degradation(np.random.default_rng([face.seed, DEGRADATION_STREAM]), PRESETS[LEVEL])
+    count, sampling = len(face.targets), SamplingOptions(options.steps)
+    features = encode_faces(model, degrade(face.image[None], [degradation]))
+    own = encode_faces(model, degrade(face.targets, [degradation] * count))
+
+    def restoration(timestep: int, start: int, end: int) -> Tensor:
+        return model.context(own.at(timestep)[start:end])
+
+    def restored(context: ContextFunction) -> Tensor:
+        return decode_latents(model, sample_latents(model, context, 1, count, sampling))
+
+    def turned(source: Cameras, seed: int) -> Tensor:
+        views = ViewFeatures(model, build_grid(model, features, source), [face.cameras.targets])
+        return decode_latents(model, sample_views(model, views, SamplingOptions(options.steps, seed=seed)))
+
+    predicted = predict_source(model, features)
+    return {
+        "the true view through the autoencoder": [decode_latents(model, model.vae.encode(face.targets))],
+        "restored from the degraded true view": [restored(restoration)],
+        "generated, true source camera": [turned(face.cameras.input, 0)],
+        "generated": [turned(predicted, seed) for seed in range(options.draws)],
+    }
+
+
+@torch.no_grad()
+def measure(model: NVBModel, face: BenchmarkFace, options: Options) -> dict[str, float]:
+    """Mean PSNR over the views, by row of the table."""
+    pictures = pictures_of(model, face, options)
+    draws = pictures["generated"]
+    rows = {name: psnr(images[0], face.targets) for name, images in pictures.items()}
+    rows[f"mean of {len(draws)} draws"] = psnr(torch.stack(draws).mean(dim=0), face.targets)
+    rows["one draw against another"] = psnr(draws[0], draws[1])
+    return {name: float(values.mean()) for name, values in rows.items()}
+
+
+def main(options: Options) -> None:
+    """Print a table."""
+    model = load_model(options.weights)
+    benchmark = Benchmark(options.folder, BenchmarkSettings(options.views, model.config.image_size))
+    seeds = range(FIRST_SEED, FIRST_SEED + options.identities)
+    for _ in benchmark.render(seeds, os.cpu_count() or 1):
+        pass
+    rows = [measure(model, benchmark.load(seed), options) for seed in seeds]
+    for name in rows[0]:
+        values = np.array([row[name] for row in rows])
+        print(f"{name:<40}{values.mean():6.2f} dB ± {values.std() / np.sqrt(len(rows)):.2f}")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))
