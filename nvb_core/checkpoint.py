@@ -53,9 +53,7 @@ def save_model(
 
 def read_metadata(path: Path) -> dict[str, Any]:
     """Header of a checkpoint with `config` and `training` parsed. Raises CheckpointError naming file and key."""
-    from safetensors import safe_open
-
-    with _opened(path, safe_open) as file:
+    with open_safetensors(path) as file:
         return _parse_header(path, file.metadata())
 
 
@@ -72,9 +70,7 @@ def load_model(
     Raises CheckpointError on an unreadable file, an unknown format or version, a config that doesn't fit, and missing,
     unexpected, misshapen or non-finite tensors.
     """
-    from safetensors import safe_open
-
-    with _opened(path, safe_open) as file:
+    with open_safetensors(path) as file:
         metadata = _parse_header(path, file.metadata())
         with torch.device("meta"):
             plain = NVBModel(metadata["config_object"])
@@ -98,10 +94,8 @@ def load_model(
 
 def count_values(path: Path) -> dict[str, int]:
     """How many numbers a safetensors file stores in each format, such as {"F16": 32768}, from its header alone."""
-    from safetensors import safe_open
-
     counts: dict[str, int] = {}
-    with _opened(path, safe_open) as file:
+    with open_safetensors(path) as file:
         for name in file.keys():  # noqa: SIM118 — not a mapping
             tensor = file.get_slice(name)
             counts[tensor.get_dtype()] = counts.get(tensor.get_dtype(), 0) + math.prod(tensor.get_shape())
@@ -126,13 +120,13 @@ def _check_tensor(where: str, tensor: torch.Tensor, shape: torch.Size) -> None:
         raise CheckpointError(f"{where} holds NaN or infinite values; the training run diverged")
 
 
-def _opened(path: Path, safe_open: Any) -> Any:
+def open_safetensors(path: Path) -> Any:
     """An open safetensors file, or a CheckpointError that says what the file is instead."""
-    from safetensors import SafetensorError
+    from safetensors import SafetensorError, safe_open
 
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; name a .safetensors checkpoint with --weights")
+        raise CheckpointError(f"{path}: no such file; name a .safetensors checkpoint")
     try:
         with path.open("rb") as file:
             start = file.read(4)

@@ -134,7 +134,7 @@ def test_sha256(tmp_path: Path) -> None:
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    refused(tmp_path / "none.safetensors", "no such file", "--weights")
+    refused(tmp_path / "none.safetensors", "no such file")
     refused(tmp_path, "no such file")
 
 
