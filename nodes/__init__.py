@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import align, cameras, decode, degrade, encode, grid, load, load3d, novel_views, output, sample, view_features
+from . import (
+    align,
+    cameras,
+    decode,
+    degrade,
+    encode,
+    grid,
+    load,
+    load3d,
+    novel_views,
+    output,
+    paste,
+    sample,
+    view_features,
+)
 
 NODES: list[type[io.ComfyNode]] = [
     load.NVBLoader,
@@ -23,6 +37,7 @@ NODES: list[type[io.ComfyNode]] = [
     view_features.NVBSampleViews,
     sample.NVBDDIMSampler,
     decode.NVBDecode,
+    paste.NVBPasteFace,
     novel_views.NVBNovelViews,
     output.NVBContactSheet,
     output.NVBSaveViews,

@@ -151,7 +151,9 @@ class Step2Options(RunOptions):
 
     init: Path = field(kw_only=True)
     """Checkpoint after step 1."""
-    lr: float = 3e-4
+    lr: float = 5e-4
+    optimizer: Literal["adamw", "muon"] = "muon"
+    """The view transform is nearly all linear layers, and learns in fewer steps so."""
     batch_size: int = 4
     steps: int = 10_000
     views: int = 4

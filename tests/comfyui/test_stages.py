@@ -10,6 +10,8 @@ from PIL import Image
 
 from tests.comfyui.client import Client, Prompt, Result
 from tests.comfyui.graph import Graph
+from tests.comfyui.provision import PACK
+from tests.comfyui.server import PHOTO
 from tests.comfyui.stages import load_photo, novel_views, poses, staged
 
 IMAGE_SIZE = 128
@@ -82,6 +84,18 @@ def test_encoder_and_view_model_run_from_offloaded_weights(client: Client, graph
     shown = client.run_well(graph.prompt).shown("NVBProbeOffload")
     assert shown["fetched"][0] > 100
     assert shown["difference"] == [0.0]
+
+
+def test_a_restored_face_goes_back_into_its_photo(client: Client, graph: Graph) -> None:
+    stages = staged(graph, yaws=(0,))
+    crop = stages.crop.output("NVB_CROP")
+    pasted = graph.add("NVBPasteFace", crop, photo=stages.photo, faces=stages.images, watermark=False)
+    graph.add("NVBProbeShape", pasted)
+    graph.add("NVBProbeDifference", first=pasted, second=stages.photo)
+    result = client.run_well(graph.prompt)
+    with Image.open(PACK / "examples" / PHOTO) as photo:
+        assert shape(result) == [1, photo.height, photo.width, 3]
+    assert result.shown("NVBProbeDifference")["difference"][0] > 0.05
 
 
 def test_core_vae_decode_gives_the_same_pictures(client: Client, graph: Graph) -> None:

@@ -100,6 +100,11 @@ def spoiled_latent(graph: Graph) -> Node:
     return graph.add("NVBDecode", stages.loader, graph.add("NVBProbeSpoiledLatent", stages.latent))
 
 
+def several_views_pasted(graph: Graph) -> Node:
+    stages = staged(graph)
+    return graph.add("NVBPasteFace", stages.crop.output("NVB_CROP"), photo=stages.photo, faces=stages.images)
+
+
 def foreign_vae(graph: Graph) -> Node:
     """Core's own VAE, of the pixels themselves."""
     latent = graph.add("NVBProbeLatent", kind="4 channels")
@@ -140,6 +145,7 @@ CASES = (
     Case("mixed frames", "NVBCombineCameras", frames_mixed, "frame"),
     Case("no such camera", "NVBCamerasToLoad3D", camera_out_of_range, "index"),
     Case("another model's VAE", "NVBDecode", foreign_vae, "VAE"),
+    Case("two views of one crop", "NVBPasteFace", several_views_pasted, "2 pictures for 1 crops"),
     Case("NaN latent", "NVBDecode", spoiled_latent, "NaN|finite"),
     Case("no position", "NVBCamerasFromLoad3D", load3d("no position"), "position"),
     Case("at its target", "NVBCamerasFromLoad3D", load3d("at its target"), "target|position|radius"),

@@ -48,6 +48,20 @@ def test_an_encoder_gives_the_model_s_size_and_corrects_the_crop(
     assert info.boxes != align(pack, portrait)[1].boxes
 
 
+def test_crops_pasted_back_give_the_photo_and_a_mark(pack: Pack, portrait: torch.Tensor) -> None:
+    crops, info, mask = align(pack, portrait)
+    paste = pack.node("NVBPasteFace").execute
+    plain = paste(portrait, crops, info, 0.1, False).args[0]
+    assert (plain - portrait).abs().mean() < 0.01
+    dark = paste(portrait, torch.zeros_like(crops), info, 0.1, False).args[0]
+    changed = (dark - portrait).abs().amax(dim=-1) > 0.02
+    assert changed.sum() > 0.7 * mask.sum()
+    assert not changed[mask == 0].any()
+    marked = paste(portrait, crops, info, 0.1, True).args[0]
+    assert not torch.equal(marked[:, -50:, -80:], plain[:, -50:, -80:])
+    assert torch.equal(marked[:, :400], plain[:, :400])
+
+
 def test_boxes_masks_and_padding_say_where_the_face_is(pack: Pack, portrait: torch.Tensor) -> None:
     typed = align(pack, portrait, box="180,60,120")[1].boxes
     painted = torch.zeros(1, 512, 512)

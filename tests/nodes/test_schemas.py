@@ -28,6 +28,7 @@ NODE_IDS = [
     "NVBSampleViews",
     "NVBDDIMSampler",
     "NVBDecode",
+    "NVBPasteFace",
     "NVBNovelViews",
     "NVBContactSheet",
     "NVBSaveViews",
