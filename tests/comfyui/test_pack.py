@@ -32,6 +32,7 @@ NODES = (
     "NVBSampleViews",
     "NVBDDIMSampler",
     "NVBDecode",
+    "NVBPasteFace",
     "NVBNovelViews",
     "NVBContactSheet",
     "NVBSaveViews",
