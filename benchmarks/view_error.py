@@ -2,7 +2,7 @@
 
 Heads that were neither trained on nor are among those of `nvb-face eval`. Views are compared with the true ones.
 
-python -m benchmarks.view_error --identities 8 --steps 20
+python -m benchmarks.view_error --identities 6 --draws 3
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from torch import Tensor
 
 from nvb_core.cameras import Cameras
 from nvb_core.checkpoint import DEFAULT_WEIGHTS, load_model
-from nvb_core.degradation import PRESETS, degrade, sample_degradation
+from nvb_core.degradation import degrade
 from nvb_core.model import NVBModel
 from nvb_core.pipeline import ViewFeatures, build_grid, encode_faces, predict_source, sample_views
-from nvb_core.sampling import ContextFunction, SamplingOptions, decode_latents, sample_latents
+from nvb_core.sampling import SamplingOptions, decode_latents, sample_latents
 from training.evaluation.benchmark import Benchmark, BenchmarkFace, BenchmarkSettings
-from training.evaluation.measure import DEGRADATION_STREAM
+from training.evaluation.measure import input_degradation
 from training.evaluation.metrics import psnr
 
 FIRST_SEED = 900_000
-LEVEL = "level1"
+LEVEL = 1
 
 
 @dataclass(frozen=True)
@@ -43,32 +43,30 @@ class Options:
     steps: int = 20
     """Denoising steps."""
     draws: int = 4
-    """How often the views are sampled, from other noise each time."""
+    """How often the views are sampled, from other noise each time; at least 2."""
     folder: Path = Path("out/view_error")
     """Where the rendered heads are kept."""
 
 
 def pictures_of(model: NVBModel, face: BenchmarkFace, options: Options) -> dict[str, list[Tensor]]:
     """Pictures (N, 3, S, S) of the face's targets by each way to make them; several where noise is drawn anew."""
-    degradation = sample_degradation(np.random.default_rng([face.seed, DEGRADATION_STREAM]), PRESETS[LEVEL])
-    count, sampling = len(face.targets), SamplingOptions(options.steps)
+    degradation, count = input_degradation(face, LEVEL), len(face.targets)
     features = encode_faces(model, degrade(face.image[None], [degradation]))
     own = encode_faces(model, degrade(face.targets, [degradation] * count))
 
     def restoration(timestep: int, start: int, end: int) -> Tensor:
         return model.context(own.at(timestep)[start:end])
 
-    def restored(context: ContextFunction) -> Tensor:
-        return decode_latents(model, sample_latents(model, context, 1, count, sampling))
-
     def turned(source: Cameras, seed: int) -> Tensor:
         views = ViewFeatures(model, build_grid(model, features, source), [face.cameras.targets])
         return decode_latents(model, sample_views(model, views, SamplingOptions(options.steps, seed=seed)))
 
     predicted = predict_source(model, features)
+    # As one face's views, so that restorations start from the same noise as the generated ones.
+    restored = sample_latents(model, restoration, 1, count, SamplingOptions(options.steps))
     return {
         "the true view through the autoencoder": [decode_latents(model, model.vae.encode(face.targets))],
-        "restored from the degraded true view": [restored(restoration)],
+        "restored from the degraded true view": [decode_latents(model, restored)],
         "generated, true source camera": [turned(face.cameras.input, 0)],
         "generated": [turned(predicted, seed) for seed in range(options.draws)],
     }

@@ -91,8 +91,8 @@ def ready(*patchers: Any, memory_bytes: float = 0) -> None:
 
 def runs_in_parts(module: nn.Module) -> bool:
     """Whether all layers of a network are ComfyUI's, which fetch their weights when they run."""
-    layers = (m for m in module.modules() if not any(True for _ in m.children()))
-    return all(hasattr(layer, "comfy_cast_weights") for layer in layers if any(True for _ in layer.parameters()))
+    layers = [m for m in module.modules() if not list(m.children()) and list(m.parameters())]
+    return all(hasattr(layer, "comfy_cast_weights") for layer in layers)
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:

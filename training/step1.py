@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+from torch.nn import LayerNorm, Linear
 
 from nvb_core.config import ModelConfig
 from nvb_core.denoiser import build_scheduler
-from nvb_core.layers import Operations
 from nvb_core.model import NVBModel
 from nvb_core.pipeline import SamplingOptions, restore
 
@@ -56,11 +56,11 @@ class LatentHead(nn.Module):
     It is trained along and then left behind. Through it the encoder learns what to say before the U-Net listens.
     """
 
-    def __init__(self, config: ModelConfig, operations: Operations = nn) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.cell = config.latent_size // config.feature_size  # latents on a side of a feature cell
-        self.norm = operations.LayerNorm(config.channels, elementwise_affine=False)
-        self.linear = operations.Linear(config.channels, config.vae.latent_channels * self.cell**2)
+        self.norm = LayerNorm(config.channels, elementwise_affine=False)
+        self.linear = Linear(config.channels, config.vae.latent_channels * self.cell**2)
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, Z, H/8, W/8)."""

@@ -83,7 +83,7 @@ def main(argv: Sequence[str]) -> int:
                 failed.append(photo)
                 continue
             if len(rows) < grid_rows(options):
-                rows.append(pictures[: 1 + GRID_VARIANTS])
+                rows.append(pictures)
     if rows and worker.index == 0:
         write_grid(rows, options)
     if failed and len(work) > 1:
@@ -98,7 +98,7 @@ def grid_rows(options: Options) -> int:
 
 
 def degrade_photo(path: Path, stem: str, options: Options, device: torch.device) -> list[Image.Image]:
-    """Write the variants of a photo that aren't there yet; returns the photo and all variants."""
+    """Write the variants of a photo that aren't there yet; returns the photo and what variants the grid shows."""
     photo = load_image(path)
     pictures = [to_pil(photo.pixels)]
     for variant, degradation in enumerate(draw(photo, options)):
@@ -114,7 +114,8 @@ def degrade_photo(path: Path, stem: str, options: Options, device: torch.device)
         target = options.out / name
         if read_record(target) != record:
             save(to_pil(degrade(photo.pixels[None].to(device), [degradation])[0]), target, record)
-        pictures.append(_opened(target))
+        if options.grid and variant < GRID_VARIANTS:
+            pictures.append(_opened(target))
     return pictures
 
 

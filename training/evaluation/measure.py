@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from nvb_core.cameras import Cameras
-from nvb_core.degradation import PRESETS, degrade, sample_degradation
+from nvb_core.degradation import PRESETS, Degradation, degrade, sample_degradation
 from nvb_core.detect import detect_faces
 from nvb_core.model import NVBModel
 from nvb_core.pipeline import ViewFeatures, build_grid, encode_faces, predict_source
@@ -54,10 +54,14 @@ class GeneratedFaces:
     """Of the whole batch, by stage."""
 
 
+def input_degradation(face: BenchmarkFace, level: int) -> Degradation:
+    """What happens to the input view: a pure function of the seed and the level."""
+    return sample_degradation(np.random.default_rng([face.seed, DEGRADATION_STREAM]), PRESETS[f"level{level}"])
+
+
 def degrade_input(face: BenchmarkFace, level: int) -> Tensor:
-    """The input view (3, S, S) as the model gets it: a pure function of the seed and the level."""
-    degradation = sample_degradation(np.random.default_rng([face.seed, DEGRADATION_STREAM]), PRESETS[f"level{level}"])
-    return degrade(face.image[None], [degradation])[0]
+    """The input view (3, S, S) as the model gets it."""
+    return degrade(face.image[None], [input_degradation(face, level)])[0]
 
 
 @torch.no_grad()
