@@ -9,6 +9,8 @@ from typing import Any
 from nvb_core.cli import interruptible
 from nvb_core.errors import NVBError
 
+from .presets import with_preset
+
 
 def run_command(options_type: type[Any], train: Callable[[Any], Any], name: str) -> int:
     """Parse sys.argv into `options_type`, train, and return the exit code (2 for a user's error or Ctrl-C)."""
@@ -16,7 +18,7 @@ def run_command(options_type: type[Any], train: Callable[[Any], Any], name: str)
 
     try:
         with interruptible():
-            train(tyro.cli(options_type, prog=f"accelerate launch -m {name}"))
+            train(tyro.cli(with_preset(options_type, sys.argv[1:]), prog=f"accelerate launch -m {name}"))
     except NVBError as error:
         print(f"{name}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

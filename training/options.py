@@ -8,7 +8,13 @@ from typing import Literal
 
 from nvb_core.errors import ConfigError
 
-Precision = Literal["auto", "no", "bf16"]
+Precision = Literal["auto", "no", "bf16", "fp16"]
+OptimizerName = Literal["adamw", "muon", "adamw8bit"]
+Tracker = Literal["tensorboard", "wandb", "none"]
+Sharding = Literal["none", "gradients", "parameters"]
+Compiler = Literal["none", "inductor", "cudagraphs", "aot_eager", "eager"]
+Step1Preset = Literal["none", "sd21-step1", "sd15-step1"]
+Step2Preset = Literal["none", "sd21-step2", "sd15-step2"]
 
 
 @dataclass(frozen=True)
@@ -31,8 +37,9 @@ class RunOptions:
     """Steps over which the learning rate rises from zero; at most a tenth of the steps of a time budget."""
     decay_fraction: float = 0.4
     """Last part of the steps over which the learning rate falls along a cosine; 1 is a plain cosine after warm-up."""
-    optimizer: Literal["adamw", "muon"] = "adamw"
-    """`muon` steps linear layers along their orthogonalised momentum, all else as `adamw` does."""
+    optimizer: OptimizerName = "adamw"
+    """`muon` steps linear layers along their orthogonalised momentum, all else as `adamw` does; `adamw8bit` keeps
+    AdamW's moments in 8 bits (a quarter of the memory; needs the package bitsandbytes and a GPU)."""
     weight_decay: float = 0.01
     """Of either optimiser."""
     betas: tuple[float, float] = (0.9, 0.99)
@@ -42,7 +49,20 @@ class RunOptions:
     ema_decay: float = 0.999
     """Of the averaged weights, which are the ones exported."""
     precision: Precision = "auto"
-    """Autocast; `auto` is bf16 where the processor computes in it, else none."""
+    """Autocast; `auto` is bf16 where the processor computes in it, else none. `fp16` (with a loss scale) is for GPUs
+    without bf16."""
+    half_frozen: bool = False
+    """Store weights that don't train in the precision of autocast, in half the memory."""
+    gradient_checkpointing: bool = False
+    """Compute the blocks' activations again in the backward pass instead of storing them: less memory, a third slower.
+    """
+    compile: Compiler = "none"
+    """Backend of torch.compile for the networks; `eager` and `aot_eager` are for finding errors."""
+    shard: Sharding = "none"
+    """Under several processes, who stores what (step 1): `none` is plain DDP; `gradients` shares out gradients,
+    moments and averages, as ZeRO-2 does; `parameters` the weights as well, as FSDP and ZeRO-3 do."""
+    timeout_minutes: float = 30.0
+    """How long a process waits for the others before it gives up."""
     seed: int = 0
     """Start of all random numbers."""
     save_minutes: float = 5.0
@@ -51,6 +71,13 @@ class RunOptions:
     """Steps between lines of the log."""
     grid_every: int = 500
     """Steps between pictures; 0 draws none."""
+    validate_every: int = 0
+    """Steps between measurements at the averaged weights (losses on the same held-out batches each time, PSNR of the
+    picture); 0 measures nothing."""
+    validation_batches: int = 4
+    """Batches per measurement."""
+    tracker: Tracker = "tensorboard"
+    """Who gets the log besides loss.jsonl: TensorBoard files in `out`, or Weights & Biases if wandb is installed."""
     max_minutes: float = 0.0
     """Stop after this many minutes with state and model saved, to be resumed later; 0 is no limit."""
     budget_minutes: float = 0.0
@@ -58,12 +85,13 @@ class RunOptions:
     steps there are, instead of `steps`; 0 is no budget."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulate", "log_every"):
+        for name in ("steps", "batch_size", "accumulate", "log_every", "validation_batches"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}, must be at least 1")
-        _require_not_negative(
-            self, "warmup_steps", "grid_every", "save_minutes", "max_minutes", "budget_minutes", "weight_decay"
-        )
+        _require_not_negative(self, "warmup_steps", "grid_every", "validate_every", "weight_decay")
+        _require_not_negative(self, "save_minutes", "max_minutes", "budget_minutes")
+        if not self.timeout_minutes > 0:
+            raise ConfigError(f"timeout_minutes is {self.timeout_minutes}, must be positive")
         if not 0 < self.lr < 1:
             raise ConfigError(f"lr is {self.lr}, must be between 0 and 1")
         if not 0 <= self.decay_fraction <= 1:
@@ -76,6 +104,11 @@ class RunOptions:
             raise ConfigError(f"seed is {self.seed}, must be in 0–{2**32 - 1}")
         if not self.data:
             raise ConfigError("no data folder given; use --data FOLDER")
+
+    @property
+    def pictures_per_batch(self) -> int:
+        """Pictures that a micro-batch teaches."""
+        return self.batch_size
 
 
 def _require_not_negative(options: RunOptions, *names: str) -> None:
@@ -129,6 +162,8 @@ class Step1Options(RunOptions):
 
     init: Path = field(kw_only=True)
     """Checkpoint whose autoencoder is trained."""
+    preset: Step1Preset = "none"
+    """Settings at the paper's scale; options that are given as well win."""
     lr: float = 5e-4
     batch_size: int = 16
     steps: int = 20_000
@@ -151,8 +186,10 @@ class Step2Options(RunOptions):
 
     init: Path = field(kw_only=True)
     """Checkpoint after step 1."""
+    preset: Step2Preset = "none"
+    """Settings at the paper's scale; options that are given as well win."""
     lr: float = 5e-4
-    optimizer: Literal["adamw", "muon"] = "muon"
+    optimizer: OptimizerName = "muon"
     """The view transform is nearly all linear layers, and learns in fewer steps so."""
     batch_size: int = 4
     steps: int = 10_000
@@ -176,3 +213,8 @@ class Step2Options(RunOptions):
             raise ConfigError(f"denoised_views is {self.denoised_views}, must be in 1–{self.views} (views)")
         if not 0 <= self.true_camera_probability <= 1:
             raise ConfigError(f"true_camera_probability is {self.true_camera_probability}, must be in 0–1")
+
+    @property
+    def pictures_per_batch(self) -> int:
+        """Target views."""
+        return self.batch_size * self.views
