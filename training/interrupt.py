@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
+
+PATIENCE_SECONDS = 2.0
+"""A terminal's Ctrl-C reaches a process directly and once more through its launcher; a person takes longer."""
 
 
 class StopSignal:
-    """Context in which the first signal sets `received` and a second one raises KeyboardInterrupt at once."""
+    """Context in which the first signal sets `received` and a second, later one raises KeyboardInterrupt at once."""
 
     def __init__(self) -> None:
         self.received = False
+        self.received_at = 0.0
         self.previous: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> StopSignal:
@@ -27,6 +32,8 @@ class StopSignal:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.received:
+        now = time.monotonic()
+        if self.received and now - self.received_at > PATIENCE_SECONDS:
             raise KeyboardInterrupt
-        self.received = True
+        if not self.received:
+            self.received, self.received_at = True, now

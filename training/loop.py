@@ -8,13 +8,14 @@ stage.make_batch(i) -prefetch-> stage.network(batch, generator) -> losses -> bac
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-import os
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -25,18 +26,32 @@ from .attention import quick_attention
 from .batches import prefetch
 from .budget import TimeBudget
 from .interrupt import StopSignal
-from .log import RunLog
-from .muon import Muon, matrices
-from .options import Precision, RunOptions
+from .launch import build_accelerator, lost_processes
+from .log import RunLog, check_tracker
+from .optimizers import build_optimizer, lr_factor
+from .options import RunOptions
+from .shards import callable_parts, shard, whole_weights
+from .speed import Speed, peak_memory_gib
 from .state import Progress, load_state, remove_partial_files, save_state
 
 STATE_NAME = "state.safetensors"
 ENDLESS = 2**31
 """Steps of a run whose time budget hasn't been turned into steps yet."""
+VALIDATION_STREAM = 1
+"""In the place of a process's number: noise of measurements, which training never draws."""
 
 
 class DivergedError(NVBError):
     """A loss or gradient that isn't a number any more."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Where training stands."""
+
+    pixels: Tensor  # (3, H, W) in [-1, 1]
+    psnr_db: float
+    """Of what the model made in it."""
 
 
 class Stage(Protocol):
@@ -47,49 +62,20 @@ class Stage(Protocol):
         """forward(batch, generator) -> {"loss": scalar, other scalars}; parameters to train require gradients."""
 
     def make_batch(self, index: int) -> Any:
-        """Micro-batch `index` of this process, a dataclass of tensors; a pure function of the index."""
+        """Micro-batch `index` of all processes', a dataclass of tensors; a pure function of the index."""
 
-    def picture(self) -> Tensor:
-        """(3, H, W) in [-1, 1]: where training stands, at the averaged weights."""
+    @property
+    def validation_source(self) -> Literal["val", "fixed"]:
+        """Where validation batches come from: pictures held out, or, without any, fixed ones of those trained on."""
+
+    def make_validation_batch(self, index: int) -> Any:
+        """Batch `index` to measure on, always the same."""
+
+    def picture(self) -> Picture:
+        """Drawn at the averaged weights, always of the same faces."""
 
     def export(self, progress: Progress) -> None:
         """Write the checkpoint of the averaged weights."""
-
-
-def lr_factor(step: int, options: RunOptions) -> float:
-    """Linear warm-up, constant, then a cosine to zero over the last `decay_fraction` of the steps."""
-    warmup = min(1.0, (step + 1) / (options.warmup_steps + 1))
-    start = options.steps * (1 - options.decay_fraction)
-    if step < start:
-        return warmup
-    return warmup * 0.5 * (1 + math.cos(math.pi * (step - start) / max(1.0, options.steps - start)))
-
-
-def resolve_precision(precision: Precision) -> str:
-    """`auto` becomes bf16 where the device computes in it; emulated bf16 is slower than float32."""
-    if precision != "auto":
-        return precision
-    if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported() else "no"
-    return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "no"
-
-
-def process_index() -> int:
-    """This process's place in a launch; the first call joins the launch, on CPUs too."""
-    from accelerate import PartialState
-    from accelerate.utils import parse_flag_from_env
-
-    launched_on_cpus = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.cuda.is_available()
-    return PartialState(cpu=launched_on_cpus or parse_flag_from_env("ACCELERATE_USE_CPU")).process_index
-
-
-def build_optimizer(network: nn.Module, options: RunOptions) -> torch.optim.Optimizer:
-    """The optimiser of all parameters that require gradients."""
-    parameters: list[Tensor] = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    adam: dict[str, Any] = dict(lr=options.lr, betas=options.betas, weight_decay=options.weight_decay, fused=True)
-    if options.optimizer == "muon":
-        return Muon(parameters, matrices(network), **adam)
-    return torch.optim.AdamW(parameters, **adam)
 
 
 def check_budget(state_path: Path, progress: Progress, options: RunOptions) -> None:
@@ -101,9 +87,14 @@ def check_budget(state_path: Path, progress: Progress, options: RunOptions) -> N
         )
 
 
-def noise_generator(seed: int, index: int, rank: int, device: torch.device) -> torch.Generator:
-    """Randomness of the network's own draws (timesteps, noise) in micro-batch `index`."""
-    return torch.Generator(device).manual_seed((seed * 1_000_003 + index) * 1_009 + rank)
+def noise_generator(seed: int, index: int, stream: int, device: torch.device) -> torch.Generator:
+    """Randomness of the network's own draws (timesteps, noise) in micro-batch `index` of training (stream 0)."""
+    return torch.Generator(device).manual_seed((seed * 1_000_003 + index) * 1_009 + stream)
+
+
+def own_batch(make_batch: Callable[[int], Any], rank: int, processes: int, index: int) -> Any:
+    """A process's micro-batch `index`: all processes together draw those that one with as many more steps would."""
+    return make_batch(index * processes + rank)
 
 
 def to_device(batch: Any, device: torch.device) -> Any:
@@ -115,16 +106,14 @@ class Trainer:
     """Runs a stage to its last step, or for `options.max_minutes`, from wherever its folder says it stands."""
 
     def __init__(self, stage: Stage, options: RunOptions) -> None:
-        from accelerate import Accelerator
         from diffusers.training_utils import EMAModel
 
+        check_tracker(options.tracker)
         self.stage, self.options = stage, options
-        self.accelerator = Accelerator(
-            mixed_precision=resolve_precision(options.precision), gradient_accumulation_steps=options.accumulate
-        )
+        self.accelerator = build_accelerator(options)
+        self.network = self._distributed(stage.network.to(self.accelerator.device))
         self.parameters = {n: p for n, p in stage.network.named_parameters() if p.requires_grad}
         self.optimizer = build_optimizer(stage.network, options)
-        stage.network.to(self.accelerator.device)
         self.ema = EMAModel(self.parameters.values(), decay=options.ema_decay, foreach=True)
         self.state_path = options.out / STATE_NAME
         self.progress = Progress()
@@ -132,20 +121,39 @@ class Trainer:
             self.progress = load_state(self.state_path, self.parameters, self.ema.shadow_params, self.optimizer)
             self.ema.optimization_step = self.progress.step
         check_budget(self.state_path, self.progress, options)
-        self.network, self.prepared_optimizer = self.accelerator.prepare(stage.network, self.optimizer)
+        self.prepared_optimizer = self.accelerator.prepare_optimizer(self.optimizer)
+        self._restore_loss_scale()
+        pictures = options.pictures_per_batch * options.accumulate * self.accelerator.num_processes
+        self.speed = Speed(pictures)
+        self.validation_batches: list[Any] = []
+
+    def _distributed(self, network: nn.Module) -> nn.Module:
+        """The network with autocast, under DDP or sharded; its parameters keep their names."""
+        accelerator, sharding = self.accelerator, self.options.shard
+        wrapped: nn.Module = accelerator.prepare_model(network, evaluation_mode=sharding != "none")
+        if sharding == "none":
+            return wrapped
+        return shard(network, accelerator.device, accelerator.num_processes, keep_weights=sharding == "gradients")
 
     def run(self) -> int:
         """Train; returns the number of steps done in all. Ctrl-C saves before it stops, an error saves nothing."""
+        accelerator, options = self.accelerator, self.options
         with ExitStack() as stack:
+            stack.enter_context(lost_processes())
             log = None
-            if self.accelerator.is_main_process:
-                remove_partial_files(self.options.out)
-                log = stack.enter_context(closing(RunLog(self.options.out, self.progress.step)))
+            if accelerator.is_main_process:
+                remove_partial_files(options.out)
+                record = {name: str(value) for name, value in dataclasses.asdict(options).items()}
+                log = RunLog(options.out, self.progress.step, options.tracker, record)
+                stack.enter_context(closing(log))
             stop = stack.enter_context(StopSignal())
-            batches = prefetch(self.stage.make_batch, self.progress.step * self.options.accumulate)
+            make_batch = functools.partial(
+                own_batch, self.stage.make_batch, accelerator.process_index, accelerator.num_processes
+            )
+            batches = prefetch(make_batch, self.progress.step * options.accumulate)
             self._run_steps(stack.enter_context(closing(batches)), log, stop)
             self.save()
-        self.accelerator.end_training()
+            accelerator.end_training()
         if stop.received:
             raise KeyboardInterrupt
         return self.progress.step
@@ -166,15 +174,15 @@ class Trainer:
         started = saved = time.monotonic()
         done = self.progress.step >= self.scheduled.steps
         while not done:
-            values = self._train_step(batches)
+            with self.speed.step():
+                values = self._train_step(batches)
             now = time.monotonic()
             self.progress = dataclasses.replace(
                 self.progress, step=self.progress.step + 1, minutes=before + (now - started) / 60
             )
             if budget and self._plan(budget):
                 budget, saved = None, -math.inf  # saved at once: a resumed run must not plan anew
-            if log:
-                self._report(log, values)
+            self._report(log, values)
             last = self.progress.step >= self.scheduled.steps
             late = 0 < 60 * options.max_minutes <= now - started
             done = self._any_process(last or late or stop.received)
@@ -204,59 +212,125 @@ class Trainer:
         options, accelerator, step = self.scheduled, self.accelerator, self.progress.step
         for group in self.optimizer.param_groups:
             group["lr"] = options.lr * lr_factor(step, options)
-        totals: dict[str, float] = {}
+        totals: dict[str, Tensor] = {}
         for micro in range(options.accumulate):
-            batch = to_device(next(batches), accelerator.device)
-            index = step * options.accumulate + micro
-            generator = noise_generator(options.seed, index, accelerator.process_index, accelerator.device)
+            with self.speed.waiting():
+                batch = next(batches)
+            index = (step * options.accumulate + micro) * accelerator.num_processes + accelerator.process_index
+            generator = noise_generator(options.seed, index, 0, accelerator.device)
             with accelerator.accumulate(self.network):
                 with quick_attention(accelerator.device, accelerator.mixed_precision):
-                    losses = self.network(batch, generator)
+                    losses = self.network(to_device(batch, accelerator.device), generator)
                 accelerator.backward(losses["loss"])
                 for name, value in losses.items():
-                    totals[name] = totals.get(name, 0.0) + float(value.detach()) / options.accumulate
+                    totals[name] = totals.get(name, 0.0) + value.detach().float() / options.accumulate
                 if accelerator.sync_gradients:
                     norm = accelerator.clip_grad_norm_(self.parameters.values(), options.clip_norm)
-                    totals["gradient_norm"] = float(norm)
-                    _require_finite(totals, step + 1)
+                    totals["gradient_norm"] = full_scalar(norm)
+                    values = dict(zip(totals, torch.stack(list(totals.values())).tolist(), strict=True))
+                    self._require_finite(values)
                 self.prepared_optimizer.step()
                 self.prepared_optimizer.zero_grad()
+        self._keep_loss_scale()
         self.ema.step(self.parameters.values())
+        return values
+
+    def _require_finite(self, values: dict[str, float]) -> None:
+        """A gradient that a loss scale has made too large is no harm: the scaler leaves the step out and is smaller."""
+        scaler = self.accelerator.scaler
+        for name in ("loss", "gradient_norm"):
+            scaled = name == "gradient_norm" and scaler is not None and scaler.get_scale() > 1
+            if not math.isfinite(values[name]) and not scaled:
+                raise DivergedError(
+                    f"{name} is {values[name]} at step {self.progress.step + 1}: training diverged; the last saved "
+                    "state is kept, go on from it with a smaller --lr"
+                )
+
+    def _keep_loss_scale(self) -> None:
+        if self.accelerator.scaler is not None:
+            scale = self.accelerator.scaler.state_dict()
+            self.progress = dataclasses.replace(
+                self.progress,
+                skipped_steps=self.progress.skipped_steps + bool(self.prepared_optimizer.step_was_skipped),
+                loss_scale=scale["scale"],
+                scale_age=scale["_growth_tracker"],
+            )
+
+    def _restore_loss_scale(self) -> None:
+        scaler, progress = self.accelerator.scaler, self.progress
+        if scaler is not None and progress.loss_scale:
+            known = {"scale": progress.loss_scale, "_growth_tracker": progress.scale_age}
+            scaler.load_state_dict({**scaler.state_dict(), **known})
+
+    def _report(self, log: RunLog | None, values: dict[str, float]) -> None:
+        """Log, draw and measure what is due; all processes do, since a sharded network computes on all of them."""
+        options, step = self.scheduled, self.progress.step
+        drawing, measuring = (every > 0 and step % every == 0 for every in (options.grid_every, options.validate_every))
+        measured: dict[str, float] = {}
+        if drawing or measuring:
+            with self.averaged_weights(), callable_parts(self.stage.network), self.accelerator.autocast():
+                picture = self.stage.picture()
+                if measuring:
+                    source = self.stage.validation_source
+                    measured = {f"{source}_{k}": v for k, v in {**self._validate(), "psnr": picture.psnr_db}.items()}
+            if log and drawing:
+                log.add_picture(step, picture.pixels.float().cpu())
+        if step % options.log_every == 0 or step == options.steps or measuring:
+            values = self._mean_of_processes({**values, **self.speed.take()})
+            lr, memory = self.optimizer.param_groups[0]["lr"], peak_memory_gib(self.accelerator.device)
+            total = "?" if options.steps == ENDLESS else str(options.steps)
+            state = {"lr": lr, "minutes": self.progress.minutes, "peak_memory_gib": memory}
+            if log:
+                log.add_values(step, total, {**values, **measured, **state})
+
+    def _validate(self) -> dict[str, float]:
+        """Mean losses on the validation batches, with the same noise every time."""
+        device, options = self.accelerator.device, self.options
+        if not self.validation_batches:
+            count = range(options.validation_batches)
+            self.validation_batches = [self.stage.make_validation_batch(index) for index in count]
+        totals: dict[str, float] = {}
+        for index, batch in enumerate(self.validation_batches):
+            generator = noise_generator(options.seed, index, VALIDATION_STREAM, device)
+            with quick_attention(device, self.accelerator.mixed_precision):
+                losses = self.stage.network(to_device(batch, device), generator)
+            for name, value in losses.items():
+                totals[name] = totals.get(name, 0.0) + float(value) / options.validation_batches
         return totals
 
-    def _report(self, log: RunLog, values: dict[str, float]) -> None:
-        options, step = self.scheduled, self.progress.step
-        if step % options.log_every == 0 or step == options.steps:
-            lr = self.optimizer.param_groups[0]["lr"]
-            total = "?" if options.steps == ENDLESS else str(options.steps)
-            log.add_values(step, total, {**values, "lr": lr, "minutes": self.progress.minutes})
-        if options.grid_every and step % options.grid_every == 0:
-            with self.averaged_weights(), torch.no_grad():
-                picture = self.stage.picture().float().cpu()
-            log.add_picture(step, picture)
+    def _mean_of_processes(self, values: dict[str, float]) -> dict[str, float]:
+        numbers = torch.tensor(list(values.values()), dtype=torch.float64, device=self.accelerator.device)
+        means = self.accelerator.reduce(numbers, "mean") if self.accelerator.num_processes > 1 else numbers
+        return dict(zip(values, means.tolist(), strict=True))
 
     @contextmanager
     def averaged_weights(self) -> Generator[None]:
-        """The network with its averaged weights."""
-        self.ema.store(self.parameters.values())
-        self.ema.copy_to(self.parameters.values())
-        try:
-            yield
-        finally:
-            self.ema.restore(self.parameters.values())
+        """The network with its averaged weights, without gradients."""
+        with torch.no_grad():
+            self._swap_weights()
+            try:
+                yield
+            finally:
+                self._swap_weights()
+
+    def _swap_weights(self) -> None:
+        for parameter, average in zip(self.parameters.values(), self.ema.shadow_params, strict=True):
+            held = parameter.detach().clone()
+            parameter.copy_(average)
+            average.copy_(held)
 
     def save(self) -> None:
         """Resume state and exported checkpoint."""
-        if self.accelerator.is_main_process and self.progress.step:
-            save_state(self.state_path, self.progress, self.parameters, self.ema.shadow_params, self.optimizer)
-            with self.averaged_weights(), torch.no_grad():
+        write = self.accelerator.is_main_process
+        if not self.progress.step or not (write or self.options.shard != "none"):
+            return
+        save_state(self.state_path, self.progress, self.parameters, self.ema.shadow_params, self.optimizer, write)
+        with self.averaged_weights(), whole_weights(self.stage.network, keep=write):
+            if write:
                 self.stage.export(self.progress)
 
 
-def _require_finite(values: dict[str, float], step: int) -> None:
-    for name in ("loss", "gradient_norm"):
-        if not math.isfinite(values[name]):
-            raise DivergedError(
-                f"{name} is {values[name]} at step {step}: training diverged; the last saved state is kept, "
-                "go on from it with a smaller --lr"
-            )
+def full_scalar(value: Tensor) -> Tensor:
+    """A number that all processes know, of one that sharded tensors gave."""
+    gathered: Tensor = value.full_tensor() if hasattr(value, "full_tensor") else value
+    return gathered

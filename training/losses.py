@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -19,3 +20,8 @@ def feature_losses(predicted: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     channels = predicted.shape[1]
     a, b = (F.layer_norm(x.float().flatten(2).transpose(1, 2), (channels,)) for x in (predicted, target))
     return F.mse_loss(a, b), (1 - F.cosine_similarity(a, b, dim=-1)).square().mean()
+
+
+def psnr_db(output: Tensor, target: Tensor) -> float:
+    """Peak signal-to-noise ratio in dB of images in [-1, 1], all together."""
+    return float(10 * torch.log10(4 / F.mse_loss(output.float(), target.float()).clamp(min=1e-10)))

@@ -19,7 +19,6 @@ ITERATION = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
 ADAM_RMS = 0.2
 """Root mean square of AdamW's steps in units of the learning rate."""
-ADAM_MOMENTS, MUON_MOMENTS = ("exp_avg", "exp_avg_sq"), ("momentum",)
 
 
 def matrices(network: nn.Module) -> list[Tensor]:
@@ -73,10 +72,3 @@ class Muon(torch.optim.AdamW):
         direction = orthogonalised(gradient.lerp(state["momentum"], self.momentum))  # Nesterov's
         matrix.mul_(1 - lr * weight_decay)
         matrix.add_(direction, alpha=-lr * ADAM_RMS * math.sqrt(max(matrix.shape)))
-
-
-def moment_names(optimizer: torch.optim.Optimizer, parameter: Tensor) -> tuple[str, ...]:
-    """What an optimiser remembers of a parameter."""
-    if isinstance(optimizer, Muon) and any(parameter is matrix for matrix in optimizer.param_groups[1]["params"]):
-        return MUON_MOMENTS
-    return ADAM_MOMENTS

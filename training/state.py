@@ -1,8 +1,8 @@
 """Resume state of a training run: parameters, their averages and the optimiser's moments, in one safetensors file.
 
-Keys are `param.NAME`, `ema.NAME` and `exp_avg.NAME`, `exp_avg_sq.NAME` (AdamW) or `momentum.NAME` (Muon); the header
-holds the run's `Progress`.
-There is no random state to keep: every batch and every noise is a pure function of seed, step and rank.
+Keys are `param.NAME`, `ema.NAME` and `MOMENT.NAME`, with the moments that `optimizers.moments` lists; the header holds
+the run's `Progress`. Tensors are whole, whoever of the processes held which part of them.
+There is no random state to keep: every batch and every noise is a pure function of the seed and its index.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from torch import Tensor
 from nvb_core.errors import CheckpointError
 from nvb_core.staging import PARTIAL_SUFFIX, unwritable, write_atomically
 
-from .muon import moment_names
+from .optimizers import moments, restore_moments
+from .shards import part, whole
 
 FORMAT, VERSION = "nvb-face-training-state", 1
 
@@ -40,22 +41,37 @@ class Progress:
     """Steps that the time budget allows; 0 while that isn't known."""
     budget_minutes: float = 0.0
     """The budget that `planned_steps` is for."""
+    skipped_steps: int = 0
+    """Steps that changed nothing because a gradient was too large for the loss scale (fp16)."""
+    loss_scale: float = 0.0
+    """The loss scale after them; 0 without one."""
+    scale_age: int = 0
+    """Steps since it changed."""
 
 
 def save_state(
-    path: Path, progress: Progress, parameters: Parameters, ema: list[Tensor], optimizer: torch.optim.Optimizer
+    path: Path,
+    progress: Progress,
+    parameters: Parameters,
+    ema: list[Tensor],
+    optimizer: torch.optim.Optimizer,
+    write: bool = True,
 ) -> None:
-    """Write the state after `progress.step` optimiser steps; the file appears whole or not at all."""
+    """Write the state after `progress.step` optimiser steps; the file appears whole or not at all.
+
+    Of a sharded network all processes have to call this, and one of them to `write`.
+    """
     tensors: dict[str, Tensor] = {}
     for (name, parameter), average in zip(parameters.items(), ema, strict=True):
-        moments = optimizer.state[parameter]
-        tensors[f"param.{name}"] = parameter.detach().contiguous()
-        tensors[f"ema.{name}"] = average.contiguous()
-        names = moment_names(optimizer, parameter)
-        tensors.update({f"{key}.{name}": moments[key].contiguous() for key in names})
-    values = {name: repr(value) for name, value in dataclasses.asdict(progress).items()}
-    header = {"format": FORMAT, "version": str(VERSION), **values}
-    write_atomically(path, lambda partial: save_file(tensors, partial, metadata=header))
+        of_parameter = {"param": parameter.detach(), "ema": average, **moments(optimizer, parameter)}
+        for kind, tensor in of_parameter.items():
+            gathered = whole(tensor)
+            if write:
+                tensors[f"{kind}.{name}"] = gathered.contiguous()
+    if write:
+        values = {name: repr(value) for name, value in dataclasses.asdict(progress).items()}
+        header = {"format": FORMAT, "version": str(VERSION), **values}
+        write_atomically(path, lambda partial: save_file(tensors, partial, metadata=header))
 
 
 def load_state(path: Path, parameters: Parameters, ema: list[Tensor], optimizer: torch.optim.Optimizer) -> Progress:
@@ -66,16 +82,16 @@ def load_state(path: Path, parameters: Parameters, ema: list[Tensor], optimizer:
     try:
         with safe_open(path, framework="pt") as state:
             progress = _parse_header(path, state.metadata())
-            moments = {name: moment_names(optimizer, parameter) for name, parameter in parameters.items()}
-            _check_tensors(path, state, parameters, moments)
+            remembered = {name: moments(optimizer, parameter) for name, parameter in parameters.items()}
+            _check_tensors(path, state, parameters, remembered)
+            steps = progress.step - progress.skipped_steps
             with torch.no_grad():
                 for (name, parameter), average in zip(parameters.items(), ema, strict=True):
-                    parameter.copy_(state.get_tensor(f"param.{name}"))
-                    average.copy_(state.get_tensor(f"ema.{name}"))
-                    optimizer.state[parameter] = {
-                        "step": torch.tensor(float(progress.step), device=parameter.device),
-                        **{k: state.get_tensor(f"{k}.{name}").to(parameter.device) for k in moments[name]},
-                    }
+                    parameter.copy_(part(state.get_tensor(f"param.{name}"), parameter))
+                    average.copy_(part(state.get_tensor(f"ema.{name}"), average))
+                    for kind, moment in remembered[name].items():
+                        moment.copy_(part(state.get_tensor(f"{kind}.{name}"), moment))
+                    restore_moments(optimizer, parameter, steps, remembered[name])
     except (SafetensorError, OSError) as error:
         raise _unreadable(path, error) from None
     return progress
@@ -106,13 +122,17 @@ def _parse_header(path: Path, header: dict[str, str] | None) -> Progress:
             float(header.get("minutes", 0)),
             int(header.get("planned_steps", 0)),
             float(header.get("budget_minutes", 0)),
+            int(header.get("skipped_steps", 0)),
+            float(header.get("loss_scale", 0)),
+            int(header.get("scale_age", 0)),
         )
     except (KeyError, ValueError) as error:
         raise _unreadable(path, error) from None
 
 
-def _check_tensors(path: Path, state: Any, parameters: Parameters, moments: dict[str, tuple[str, ...]]) -> None:
-    shapes = {f"{kind}.{n}": list(p.shape) for n, p in parameters.items() for kind in ("param", "ema", *moments[n])}
+def _check_tensors(path: Path, state: Any, parameters: Parameters, moments: dict[str, dict[str, Tensor]]) -> None:
+    shapes = {f"{kind}.{n}": list(p.shape) for n, p in parameters.items() for kind in ("param", "ema")}
+    shapes.update({f"{kind}.{n}": list(m.shape) for n, of_n in moments.items() for kind, m in of_n.items()})
     found = {key: state.get_slice(key).get_shape() for key in state.keys()}  # noqa: SIM118 - not a dict
     for key in sorted(shapes.keys() | found.keys()):
         if shapes.get(key) != found.get(key):

@@ -6,6 +6,7 @@ accelerate launch -m training.step1 --init runs/vae/model.safetensors --data dat
 from __future__ import annotations
 
 import sys
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -22,9 +23,12 @@ from .batches import RestorationBatch, batch_generator, sample_restoration_batch
 from .command import run_command
 from .data import FaceFolder
 from .export import export_stage, start_model
-from .loop import Trainer, process_index
+from .launch import process_index
+from .loop import Picture, Trainer
+from .losses import psnr_db
 from .options import Step1Options
 from .state import Progress
+from .validation import PICTURE_STREAM, VALIDATION_STREAM
 
 PICTURE_STEPS = 10
 """DDIM steps of the pictures drawn in training: few, since on a CPU each takes as long as a training step."""
@@ -75,7 +79,7 @@ class Step1Network(nn.Module):
         super().__init__()
         self.model, self.options = model, options
         self.target = DenoisingTarget(model)
-        self.latent_head = LatentHead(model.config)
+        self.latent_head = LatentHead(model.config) if options.latent_weight else None
         model.requires_grad_(False)
         for module in (model.encoder, model.context, model.unet):
             module.requires_grad_(True)
@@ -90,33 +94,50 @@ class Step1Network(nn.Module):
         noisy, target = self.target(latents, timesteps, generator)
         features = model.encoder(batch.lq, timesteps)
         prediction = model.unet(noisy, timesteps, model.context(features)).sample.float()
-        diffusion, latent = F.mse_loss(prediction, target), F.mse_loss(self.latent_head(features).float(), latents)
-        camera = F.mse_loss(model.view.camera_predictor(features).float(), batch.cameras)
-        loss = diffusion + self.options.latent_weight * latent + self.options.camera_weight * camera
-        return {"loss": loss, "diffusion": diffusion, "latent": latent, "camera": camera}
+        losses = {"diffusion": F.mse_loss(prediction, target)}
+        loss = losses["diffusion"]
+        if self.latent_head is not None:
+            losses["latent"] = F.mse_loss(self.latent_head(features).float(), latents)
+            loss = loss + self.options.latent_weight * losses["latent"]
+        if self.options.camera_weight:
+            losses["camera"] = F.mse_loss(model.view.camera_predictor(features).float(), batch.cameras)
+            loss = loss + self.options.camera_weight * losses["camera"]
+        return {"loss": loss, **losses}
 
 
 class Step1Stage:
     """Restoration training as the loop sees it."""
 
     def __init__(self, options: Step1Options, rank: int) -> None:
-        self.options, self.rank = options, rank
+        self.options = options
         self.model = start_model(options.init)
         self.folder = FaceFolder.load(options.data, self.model.config.image_size, show_progress=rank == 0)
         self.network = Step1Network(self.model, options)
 
     def make_batch(self, index: int) -> RestorationBatch:
         """Jittered crops, each degraded in its own way."""
-        rng = batch_generator(self.options.seed, index, self.rank)
+        rng = batch_generator(self.options.seed, index, 0)
         return sample_restoration_batch(self.folder, self.options.batch_size, rng)
 
-    def picture(self) -> Tensor:
+    @property
+    def validation_source(self) -> Literal["val", "fixed"]:
+        """Nothing is held out."""
+        return "fixed"
+
+    def make_validation_batch(self, index: int) -> RestorationBatch:
+        """As for training, from draws that it doesn't make."""
+        rng = batch_generator(self.options.seed, index, VALIDATION_STREAM)
+        return sample_restoration_batch(self.folder, self.options.batch_size, rng)
+
+    def picture(self) -> Picture:
         """Degraded, restored, true."""
-        rng = batch_generator(self.options.seed, 0, 1_000_000)
+        rng = batch_generator(self.options.seed, 0, PICTURE_STREAM)
         batch = sample_restoration_batch(self.folder, 8, rng)
         lq = batch.lq.to(next(self.model.encoder.parameters()).device)
-        rows = [batch.lq, restore(self.model, lq, SamplingOptions(steps=PICTURE_STEPS)).cpu(), batch.target]
-        return torch.cat([torch.cat(list(row), dim=-1) for row in rows], dim=-2)
+        restored = restore(self.model, lq, SamplingOptions(steps=PICTURE_STEPS)).cpu()
+        rows = [batch.lq, restored, batch.target]
+        pixels = torch.cat([torch.cat(list(row), dim=-1) for row in rows], dim=-2)
+        return Picture(pixels, psnr_db(restored, batch.target))
 
     def export(self, progress: Progress) -> None:
         """Write the model."""
@@ -125,7 +146,7 @@ class Step1Stage:
 
 def train(options: Step1Options) -> int:
     """Run the stage; returns the number of steps done in all."""
-    return Trainer(Step1Stage(options, process_index()), options).run()
+    return Trainer(Step1Stage(options, process_index(options.timeout_minutes)), options).run()
 
 
 if __name__ == "__main__":

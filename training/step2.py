@@ -6,6 +6,7 @@ accelerate launch -m training.step2 --init runs/step1/model.safetensors --data d
 from __future__ import annotations
 
 import sys
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,11 +22,13 @@ from .batches import ViewBatch, batch_generator, sample_view_batch
 from .command import run_command
 from .data import FaceFolder
 from .export import export_stage, start_model
-from .loop import Trainer, process_index
-from .losses import feature_losses
+from .launch import process_index
+from .loop import Picture, Trainer
+from .losses import feature_losses, psnr_db
 from .options import Step2Options
 from .state import Progress
 from .step1 import PICTURE_STEPS, DenoisingTarget, draw_timesteps
+from .validation import PICTURE_STREAM, VALIDATION_STREAM
 
 
 class Step2Network(nn.Module):
@@ -83,28 +86,40 @@ class Step2Stage:
     """View training as the loop sees it."""
 
     def __init__(self, options: Step2Options, rank: int) -> None:
-        self.options, self.rank = options, rank
+        self.options = options
         self.model = start_model(options.init)
         self.folder = FaceFolder.load(options.data, self.model.config.image_size, show_progress=rank == 0)
         self.network = Step2Network(self.model, options)
 
     def make_batch(self, index: int) -> ViewBatch:
         """One degraded photo and N views of each face."""
-        rng = batch_generator(self.options.seed, index, self.rank)
+        rng = batch_generator(self.options.seed, index, 0)
         return sample_view_batch(self.folder, self.options.batch_size, self.options.views, rng)
 
-    def picture(self) -> Tensor:
+    @property
+    def validation_source(self) -> Literal["val", "fixed"]:
+        """Nothing is held out."""
+        return "fixed"
+
+    def make_validation_batch(self, index: int) -> ViewBatch:
+        """As for training, from draws that it doesn't make."""
+        rng = batch_generator(self.options.seed, index, VALIDATION_STREAM)
+        return sample_view_batch(self.folder, self.options.batch_size, self.options.views, rng)
+
+    def picture(self) -> Picture:
         """For three faces: photo, generated views; below, the true views."""
         views = min(4, int(self.folder.view_counts.max()) - 1)
-        batch = sample_view_batch(self.folder, 3, views, batch_generator(self.options.seed, 0, 1_000_000))
+        batch = sample_view_batch(self.folder, 3, views, batch_generator(self.options.seed, 0, PICTURE_STREAM))
         device = next(self.model.view.parameters()).device
-        rows = []
+        rows, generated = [], []
         for lq, targets, cameras in zip(batch.lq, batch.targets, batch.target_cameras, strict=True):
             rendered = render_cameras(
                 self.model, lq[None].to(device), [Cameras.from_vector(cameras)], SamplingOptions(steps=PICTURE_STEPS)
             )
-            rows += [[lq, *rendered.cpu()], [torch.ones_like(lq), *targets]]
-        return torch.cat([torch.cat(row, dim=-1) for row in rows], dim=-2)
+            generated.append(rendered.cpu())
+            rows += [[lq, *generated[-1]], [torch.ones_like(lq), *targets]]
+        pixels = torch.cat([torch.cat(row, dim=-1) for row in rows], dim=-2)
+        return Picture(pixels, psnr_db(torch.cat(generated), batch.targets.flatten(0, 1)))
 
     def export(self, progress: Progress) -> None:
         """Write the model."""
@@ -113,7 +128,7 @@ class Step2Stage:
 
 def train(options: Step2Options) -> int:
     """Run the stage; returns the number of steps done in all."""
-    return Trainer(Step2Stage(options, process_index()), options).run()
+    return Trainer(Step2Stage(options, process_index(options.timeout_minutes)), options).run()
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,10 +22,12 @@ from .batches import CropJitter, batch_generator, sample_crops
 from .command import run_command
 from .data import FaceFolder
 from .export import export_stage, start_model
-from .loop import Trainer, process_index
-from .losses import gradient_l1
+from .launch import process_index
+from .loop import Picture, Trainer
+from .losses import gradient_l1, psnr_db
 from .options import VAEOptions
 from .state import Progress
+from .validation import PICTURE_STREAM, VALIDATION_STREAM
 from .widen import widen_latents
 
 JITTER = CropJitter()
@@ -70,20 +73,31 @@ class VAEStage:
         self.model = start_model(options.init) if options.init else NVBModel(complete_preset(options.preset))
         if options.latent_channels:
             self.model = widen_latents(self.model, options.latent_channels)
-        self.options, self.rank = options, rank
+        self.options = options
         self.folder = FaceFolder.load(options.data, self.model.config.image_size, show_progress=rank == 0)
         self.network = VAENetwork(self.model.vae, options)
 
     def make_batch(self, index: int) -> ImageBatch:
         """Jittered clean crops."""
-        rng = batch_generator(self.options.seed, index, self.rank)
+        rng = batch_generator(self.options.seed, index, 0)
         return ImageBatch(sample_crops(self.folder, self.options.batch_size, rng, JITTER)[0])
 
-    def picture(self) -> Tensor:
+    @property
+    def validation_source(self) -> Literal["val", "fixed"]:
+        """Nothing is held out."""
+        return "fixed"
+
+    def make_validation_batch(self, index: int) -> ImageBatch:
+        """As for training, from draws that it doesn't make."""
+        rng = batch_generator(self.options.seed, index, VALIDATION_STREAM)
+        return ImageBatch(sample_crops(self.folder, self.options.batch_size, rng, JITTER)[0])
+
+    def picture(self) -> Picture:
         """Pictures above their reconstructions."""
         images = self._sample(8)
-        rows = [images, self.model.vae.decode_raw(self.model.vae.encode_raw(images)).float().clamp(-1, 1)]
-        return torch.cat([torch.cat(list(row), dim=-1) for row in rows], dim=-2)
+        output = self.model.vae.decode_raw(self.model.vae.encode_raw(images)).float().clamp(-1, 1)
+        pixels = torch.cat([torch.cat(list(row), dim=-1) for row in (images, output)], dim=-2)
+        return Picture(pixels, psnr_db(output, images))
 
     def export(self, progress: Progress) -> None:
         """Measure the latents' statistics (unless they are kept) and write the model."""
@@ -92,7 +106,7 @@ class VAEStage:
         export_stage(self.model, "vae", progress, self.options)
 
     def _sample(self, count: int) -> Tensor:
-        rng = batch_generator(self.options.seed, 0, 1_000_000)
+        rng = batch_generator(self.options.seed, 0, PICTURE_STREAM)
         return sample_crops(self.folder, count, rng, JITTER)[0].to(next(self.model.vae.parameters()).device)
 
 
@@ -119,7 +133,7 @@ def measure_latents(vae: Autoencoder, images: Tensor) -> None:
 
 def train(options: VAEOptions) -> int:
     """Run the stage; returns the number of steps done in all."""
-    return Trainer(VAEStage(options, process_index()), options).run()
+    return Trainer(VAEStage(options, process_index(options.timeout_minutes)), options).run()
 
 
 if __name__ == "__main__":

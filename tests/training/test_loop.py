@@ -19,11 +19,16 @@ from torch import Tensor, nn
 from torch.nn import Linear
 
 from nvb_core.errors import ConfigError, OutputError
-from training.loop import DivergedError, Trainer, lr_factor, noise_generator, process_index, resolve_precision
+from training.launch import process_index, resolve_precision
+from training.loop import DivergedError, Picture, Trainer, noise_generator
+from training.optimizers import lr_factor
 from training.options import RunOptions
 from training.state import Progress, read_progress
 
 pytestmark = pytest.mark.usefixtures("accelerate_reset")
+
+MACHINE = ("minutes", "step_seconds", "data_seconds", "pictures_per_second", "peak_memory_gib")
+"""What the log says of the machine."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +64,13 @@ class LineStage:
         self.before_batch(index)
         return Points(torch.randn(3, 4, generator=torch.Generator().manual_seed(index)))
 
-    def picture(self) -> Tensor:
-        return torch.full((3, 8, 8), self.network.map.weight[0, 0].item()).clamp(-1, 1)
+    validation_source = "fixed"
+
+    def make_validation_batch(self, index: int) -> Points:
+        return Points(torch.randn(3, 4, generator=torch.Generator().manual_seed(1000 + index)))
+
+    def picture(self) -> Picture:
+        return Picture(torch.full((3, 8, 8), self.network.map.weight[0, 0].item()).clamp(-1, 1), psnr_db=12.5)
 
     def export(self, progress: Progress) -> None:
         self.exported.append((progress, self.network.map.weight.detach().clone()))
@@ -80,9 +90,10 @@ def options(out: Path, **changes: Any) -> RunOptions:
 
 
 def curve(out: Path) -> list[dict[str, float]]:
-    """Logged lines without the time."""
+    """Logged lines without times and memory."""
     lines = [json.loads(line) for line in (out / "loss.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k != "minutes"} for line in lines]
+    assert all(set(MACHINE) <= line.keys() for line in lines)
+    return [{k: v for k, v in line.items() if k not in MACHINE} for line in lines]
 
 
 def press_ctrl_c_at(index: int) -> Callable[[int], None]:
@@ -114,6 +125,7 @@ class TestSchedule:
     [
         ("no", True, True, "no"),
         ("bf16", None, False, "bf16"),
+        ("fp16", True, False, "fp16"),
         ("auto", None, True, "bf16"),
         ("auto", None, False, "no"),
         ("auto", True, False, "bf16"),

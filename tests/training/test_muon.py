@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import LayerNorm, Linear, Module, Parameter, Sequential
 
-from training.muon import ADAM_MOMENTS, ADAM_RMS, MUON_MOMENTS, Muon, matrices, moment_names, orthogonalised
+from training.muon import ADAM_RMS, Muon, matrices, orthogonalised
 
 
 def network() -> Sequential:
@@ -93,15 +93,3 @@ def test_a_matrix_without_gradient_is_left_alone() -> None:
     before = module[0].weight.clone()
     ours.step()
     assert torch.equal(module[0].weight, before)
-
-
-def test_moment_names() -> None:
-    module = network()
-    ours, adam = optimizer(module), torch.optim.AdamW(module.parameters())
-    assert moment_names(ours, module[0].weight) == MUON_MOMENTS
-    assert moment_names(ours, module[0].bias) == ADAM_MOMENTS
-    assert moment_names(adam, module[0].weight) == ADAM_MOMENTS
-    give_gradients(module, 0)
-    ours.step()
-    assert set(ours.state[module[0].weight]) == set(MUON_MOMENTS)
-    assert set(ours.state[module[0].bias]) == {"step", *ADAM_MOMENTS}

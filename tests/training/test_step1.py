@@ -112,5 +112,7 @@ def test_overfits_a_batch(overfit: Callable[..., Any], tmp_path: Path, faces: Pa
 def test_picture_shows_input_output_and_truth(tmp_path: Path, faces: Path, tiny_checkpoint: Path) -> None:
     stage = Step1Stage(options(tmp_path, faces, tiny_checkpoint), rank=0)
     picture = stage.picture()
-    assert picture.shape == (3, 3 * 32, 8 * 32)
-    assert torch.equal(picture, stage.picture())
+    assert picture.pixels.shape == (3, 3 * 32, 8 * 32)
+    assert torch.equal(picture.pixels, stage.picture().pixels)
+    restored, true = picture.pixels[:, 32:64], picture.pixels[:, 64:]
+    assert picture.psnr_db == pytest.approx((10 * torch.log10(4 / (restored - true).square().mean())).item(), rel=1e-5)

@@ -147,7 +147,7 @@ def test_overfits_a_batch(overfit: Callable[..., Any], stage: Step2Stage) -> Non
 
 
 def test_picture_shows_photos_views_and_truth(stage: Step2Stage) -> None:
-    assert stage.picture().shape == (3, 3 * 2 * 32, (1 + 4) * 32)
+    assert stage.picture().pixels.shape == (3, 3 * 2 * 32, (1 + 4) * 32)
 
 
 def test_frozen_parts_get_no_gradient(stage: Step2Stage) -> None:
