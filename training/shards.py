@@ -63,7 +63,9 @@ def callable_parts(network: nn.Module) -> Generator[None]:
     try:
         yield
     finally:
-        network.reshard()
+        for module in network.modules():  # what was gathered without a backward pass would stay, and get out of date
+            if isinstance(module, FSDPModule):
+                module.reshard()
 
 
 @contextmanager

@@ -112,6 +112,7 @@ class Step1Stage:
         self.options = options
         self.model = start_model(options.init)
         self.folder = FaceFolder.load(options.data, self.model.config.image_size, show_progress=rank == 0)
+        torch.manual_seed(options.seed)  # what starts at random must do so alike in all processes
         self.network = Step1Network(self.model, options)
 
     def make_batch(self, index: int) -> RestorationBatch:

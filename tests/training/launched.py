@@ -1,4 +1,4 @@
-"""One process of a launch: `python launched.py JOB...`, each job a JSON object of step 1's options, one after another."""
+"""One process of a launch: `python launched.py JOB`, a JSON object of step 1's options."""
 
 from __future__ import annotations
 
@@ -7,27 +7,23 @@ import sys
 from pathlib import Path
 
 import torch
-from accelerate.state import AcceleratorState, GradientState
 
 from nvb_core.errors import NVBError
 from training.options import Step1Options
 from training.step1 import train
 
 
-def main() -> int:
+def main(job: str) -> int:
     torch.set_num_threads(1)
-    for job in sys.argv[1:]:
-        options = json.loads(job)
-        paths = {"out": Path(options.pop("out")), "init": Path(options.pop("init"))}
-        try:
-            train(Step1Options(data=tuple(map(Path, options.pop("data"))), **paths, **options))
-        except NVBError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
-        AcceleratorState._reset_state(reset_partial_state=True)
-        GradientState._reset_state()
+    options = json.loads(job)
+    paths = {"out": Path(options.pop("out")), "init": Path(options.pop("init"))}
+    try:
+        train(Step1Options(data=tuple(map(Path, options.pop("data"))), **paths, **options))
+    except NVBError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1]))
