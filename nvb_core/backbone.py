@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from .autoencoder import Autoencoder
-from .checkpoint import open_safetensors
 from .config import SD15, SD21, ModelConfig, ScheduleConfig
 from .denoiser import build_unet
 from .errors import CheckpointError, ConfigError
 from .sd_layout import from_original_shape, unet_names, vae_names
+from .tensor_files import open_safetensors
 
 PredictionType = Literal["epsilon", "v_prediction"]
 PREDICTIONS: dict[str, PredictionType] = {
@@ -50,14 +50,18 @@ class Base:
     unet: dict[str, Tensor]
     vae: dict[str, Tensor]
 
-    def fingerprint(self) -> str:
-        """64 hexadecimal digits that stand for the weights, whatever file they are in; float32 counts as float16."""
-        digest = hashlib.sha256()
-        for part, tensors in (("unet", self.unet), ("vae", self.vae)):
-            for name in sorted(tensors):
-                digest.update(f"{part}.{name}".encode())
-                digest.update(tensors[name].to(torch.float16).contiguous().view(torch.uint8).numpy().data)
-        return digest.hexdigest()
+    def fingerprint(self) -> dict[str, str]:
+        """Of U-Net and autoencoder the `fingerprint` of the weights, whatever file they are in."""
+        return {"unet": fingerprint(self.unet), "vae": fingerprint(self.vae)}
+
+
+def fingerprint(tensors: dict[str, Tensor]) -> str:
+    """64 hexadecimal digits that stand for tensors under diffusers' names; float32 counts as float16."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].to("cpu", torch.float16).contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -1,60 +1,55 @@
-"""Checkpoints: one safetensors file with the prefixes of `NVBModel`'s submodules and a JSON header.
+"""Checkpoints: one safetensors file with the prefixes of `NVBModel`'s submodules and a JSON header (`header`).
 
-Header: `format` = nvb-face, `version`, `config`, `base_model`, `training` (data, steps, seed, git revision), `license`.
-Reading is strict. Never a pickle.
+A model on top of Stable Diffusion is stored as a difference to it (`adapted`). Reading is strict. Never a pickle.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from .adapted import difference, load_adapted, merged_tensors
 from .config import ModelConfig
-from .errors import CheckpointError, ConfigError
+from .errors import CheckpointError
+from .header import FINGERPRINT, build_header, parse_header
 from .layers import Operations
 from .model import NVBModel
 from .staging import write_atomically
+from .tensor_files import open_safetensors, read_exactly
 
-FORMAT, VERSION = "nvb-face", 1
 LICENSE = "Apache-2.0"
 DEFAULT_WEIGHTS = Path(__file__).parent / "weights" / "nvb-mini.safetensors"
-HEADER_KEYS = ("format", "version", "config", "base_model", "training", "license")
-DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-_PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
 def save_model(
     model: NVBModel, path: Path, training: dict[str, Any], dtype: torch.dtype = torch.float32, license: str = LICENSE
 ) -> None:
-    """Write all of a model's parameters as `dtype` (its buffers stay float32); the file appears whole or not at all."""
+    """Write a model's parameters as `dtype` (its buffers stay float32); the file appears whole or not at all.
+
+    Of a model on top of Stable Diffusion only the difference is written.
+    """
     from safetensors.torch import save_file
 
+    complete = model.config.base_model == "none"
     parameters = {name for name, _ in model.named_parameters()}
     tensors = {
-        name: tensor.detach().to("cpu", dtype if name in parameters else tensor.dtype).contiguous()
-        for name, tensor in model.state_dict().items()
+        name: tensor.detach().to("cpu", tensor.dtype if complete and name not in parameters else dtype).contiguous()
+        for name, tensor in (model.state_dict() if complete else difference(model)).items()
     }
-    header = {
-        "format": FORMAT,
-        "version": str(VERSION),
-        "config": json.dumps(model.config.to_dict()),
-        "base_model": model.config.base_model,
-        "training": json.dumps(training),
-        "license": license,
-    }
+    fingerprint = None if complete else model.metadata[FINGERPRINT]
+    header = build_header(model.config, training, license, fingerprint)
     write_atomically(path, lambda partial: save_file(tensors, partial, metadata=header))
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
     """Header of a checkpoint with `config` and `training` parsed. Raises CheckpointError naming file and key."""
     with open_safetensors(path) as file:
-        return _parse_header(path, file.metadata())
+        return parse_header(path, file.metadata())
 
 
 def load_model(
@@ -62,33 +57,49 @@ def load_model(
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
     operations: Operations = nn,
+    base: Path | None = None,
 ) -> NVBModel:
     """Build a checkpoint's model in evaluation mode, parameters as `dtype`; its header becomes `model.metadata`.
 
-    Its layers are those of `operations`.
+    Its layers are those of `operations`. A difference to Stable Diffusion is added to `base`, the single file or
+    diffusers folder of the weights that it was trained on; the model is a complete one then.
 
-    Raises CheckpointError on an unreadable file, an unknown format or version, a config that doesn't fit, and missing,
-    unexpected, misshapen or non-finite tensors.
+    Raises CheckpointError on an unreadable file, an unknown format or version, a config that doesn't fit, missing,
+    unexpected, misshapen or non-finite tensors, and a base that is missing, wrong or not asked for.
     """
-    with open_safetensors(path) as file:
-        metadata = _parse_header(path, file.metadata())
-        with torch.device("meta"):
-            plain = NVBModel(metadata["config_object"])
-            model = plain if operations is nn else NVBModel(metadata["config_object"], operations)
-        expected = plain.state_dict()  # of torch's layers, since others may have no parameters before they are loaded
-        found = set(file.keys())
-        for name in sorted(found ^ expected.keys()):
-            state = "missing" if name in expected else "unexpected"
-            raise CheckpointError(f"{path}: tensor {name} is {state}; the file doesn't hold the model of its config")
-        parameters = {name for name, _ in plain.named_parameters()}
-        tensors = {}
-        for name, want in expected.items():
-            tensor = file.get_tensor(name)
-            _check_tensor(f"{path}: {name}", tensor, want.shape)
-            tensors[name] = tensor.to(device, dtype if name in parameters else torch.float32)
-    model.load_state_dict(tensors, assign=True)
-    model.requires_grad_(False)
+    metadata = read_metadata(path)
+    config: ModelConfig = metadata["config_object"]
+    if config.base_model != "none":
+        config, tensors = merged_tensors(load_adapted(path, base))
+    elif base is not None:
+        raise CheckpointError(f"{path}: is a complete model; leave --base out")
+    else:
+        tensors = _read_complete(path, config)
+    model = _assembled(config, tensors, device, dtype, operations)
     model.metadata = metadata
+    return model
+
+
+def _read_complete(path: Path, config: ModelConfig) -> dict[str, Tensor]:
+    with torch.device("meta"):
+        expected = NVBModel(config).state_dict()
+    with open_safetensors(path) as file:
+        return read_exactly(path, file, expected)
+
+
+def _assembled(
+    config: ModelConfig, tensors: dict[str, Tensor], device: str, dtype: torch.dtype, operations: Operations
+) -> NVBModel:
+    """A frozen model of the given tensors."""
+    with torch.device("meta"):
+        # Which tensors are parameters torch's layers say: others may have none before they are loaded.
+        parameters = {name for name, _ in NVBModel(config).named_parameters()}
+        model = NVBModel(config, operations)
+    converted = {
+        name: tensor.to(device, dtype if name in parameters else torch.float32) for name, tensor in tensors.items()
+    }
+    model.load_state_dict(converted, assign=True)
+    model.requires_grad_(False)
     return model.eval()
 
 
@@ -109,53 +120,3 @@ def file_sha256(path: Path) -> str:
         while block := file.read(2**20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _check_tensor(where: str, tensor: torch.Tensor, shape: torch.Size) -> None:
-    if tensor.dtype not in DTYPES:
-        raise CheckpointError(f"{where} is of {tensor.dtype}, expected float32, float16 or bfloat16")
-    if tensor.shape != shape:
-        raise CheckpointError(f"{where} has shape {tuple(tensor.shape)}, expected {tuple(shape)}")
-    if not tensor.isfinite().all():
-        raise CheckpointError(f"{where} holds NaN or infinite values; the training run diverged")
-
-
-def open_safetensors(path: Path) -> Any:
-    """An open safetensors file, or a CheckpointError that says what the file is instead."""
-    from safetensors import SafetensorError, safe_open
-
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; name a .safetensors checkpoint")
-    try:
-        with path.open("rb") as file:
-            start = file.read(4)
-        if start.startswith(_PICKLE_STARTS):
-            raise CheckpointError(f"{path}: a pickle, which can run code when loaded; never read, use .safetensors")
-        return safe_open(path, framework="pt")
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: not a readable safetensors file ({error}); copy or download it again") from None
-
-
-def _parse_header(path: Path, header: dict[str, str] | None) -> dict[str, Any]:
-    header = header or {}
-    if header.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: format is {header.get('format')!r}, expected {FORMAT!r}; not an NVB-Face model")
-    if header.get("version") != str(VERSION):
-        raise CheckpointError(f"{path}: version {header.get('version')!r} isn't known, only {VERSION}; update NVB-Face")
-    for key in HEADER_KEYS:
-        if key not in header:
-            raise CheckpointError(f"{path}: header lacks {key!r}; write the file with nvb_core.checkpoint.save_model")
-    parsed: dict[str, Any] = dict(header)
-    for key in ("config", "training"):
-        try:
-            parsed[key] = json.loads(header[key])
-        except json.JSONDecodeError as error:
-            raise CheckpointError(f"{path}: header {key!r} isn't JSON ({error})") from None
-        if not isinstance(parsed[key], dict):
-            raise CheckpointError(f"{path}: header {key!r} isn't a JSON object")
-    try:
-        parsed["config_object"] = ModelConfig.from_dict(parsed["config"])
-    except ConfigError as error:
-        raise CheckpointError(f"{path}: header config doesn't fit: {error}") from None
-    return parsed

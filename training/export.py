@@ -7,10 +7,13 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from nvb_core.checkpoint import load_model, save_model
+from nvb_core.adapted import adapted_model, load_adapted
+from nvb_core.backbone import read_base
+from nvb_core.checkpoint import load_model, read_metadata, save_model
+from nvb_core.errors import ConfigError
 from nvb_core.model import NVBModel
 
-from .options import RunOptions
+from .options import PredictionType, RunOptions
 from .state import Progress
 
 MODEL_NAME = "model.safetensors"
@@ -25,9 +28,18 @@ def git_revision() -> str:
         return "unknown"
 
 
-def start_model(init: Path) -> NVBModel:
-    """The float32 model of a checkpoint, all frozen."""
-    return load_model(init)
+def start_model(init: Path | None, base: Path | None = None, prediction_type: PredictionType | None = None) -> NVBModel:
+    """The float32 model to train: a checkpoint's, or without one a new model on top of Stable Diffusion weights.
+
+    A checkpoint that was trained on top of `base` comes with its adapters. Raises CheckpointError or ConfigError.
+    """
+    if init is None:
+        if base is None:
+            raise ConfigError("a model to train starts from a checkpoint or from Stable Diffusion weights")
+        return adapted_model(read_base(base, prediction_type))
+    if read_metadata(init)["config_object"].base_model == "none":
+        return load_model(init, base=base)
+    return load_adapted(init, base)
 
 
 def export_stage(model: NVBModel, stage: str, progress: Progress, options: RunOptions) -> None:
@@ -35,8 +47,10 @@ def export_stage(model: NVBModel, stage: str, progress: Progress, options: RunOp
     record: dict[str, Any] = dict(model.metadata.get("training", {}))
     values = {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(options).items() if k != "out"}
     values["data"] = [path.name for path in options.data]
-    if values.get("init") is not None:
-        values["init"] = f"{options.init.parent.name}/{options.init.name}"  # type: ignore[attr-defined]
+    for name in ("init", "base"):
+        path = getattr(options, name, None)
+        if path is not None:
+            values[name] = f"{path.parent.name}/{path.name}"
     record[stage] = {
         "steps": progress.step,
         "minutes": round(progress.minutes, 2),

@@ -15,6 +15,7 @@ Sharding = Literal["none", "gradients", "parameters"]
 Compiler = Literal["none", "inductor", "cudagraphs", "aot_eager", "eager"]
 Step1Preset = Literal["none", "sd21-step1", "sd15-step1"]
 Step2Preset = Literal["none", "sd21-step2", "sd15-step2"]
+PredictionType = Literal["epsilon", "v_prediction"]
 
 
 @dataclass(frozen=True)
@@ -160,8 +161,12 @@ class Step1Options(RunOptions):
     """Step 1, restoration: encoder, context and U-Net learn to denoise the picture itself, and the encoder and the
     camera predictor where it was taken from. lr is chosen for `mini`."""
 
-    init: Path = field(kw_only=True)
-    """Checkpoint whose autoencoder is trained."""
+    init: Path | None = None
+    """Checkpoint whose autoencoder is trained, or one to train further."""
+    base: Path | None = None
+    """Stable Diffusion 1.x or 2.x weights to train on top of: a .safetensors file or a diffusers folder."""
+    prediction_type: PredictionType | None = None
+    """What `base` predicts, where the file doesn't say."""
     preset: Step1Preset = "none"
     """Settings at the paper's scale; options that are given as well win."""
     lr: float = 5e-4
@@ -178,6 +183,10 @@ class Step1Options(RunOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         _require_not_negative(self, "latent_weight", "camera_weight")
+        if self.init is None and self.base is None:
+            raise ConfigError("nothing to start from; name a checkpoint with --init or Stable Diffusion with --base")
+        if self.prediction_type and (self.init or not self.base):
+            raise ConfigError("prediction_type is about a new model on --base; a checkpoint (--init) has its own")
 
 
 @dataclass(frozen=True)
@@ -188,6 +197,8 @@ class Step2Options(RunOptions):
     """Checkpoint after step 1."""
     preset: Step2Preset = "none"
     """Settings at the paper's scale; options that are given as well win."""
+    base: Path | None = None
+    """The Stable Diffusion weights that `init` was trained on top of, if it was."""
     lr: float = 5e-4
     optimizer: OptimizerName = "muon"
     """The view transform is nearly all linear layers, and learns in fewer steps so."""

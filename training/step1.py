@@ -16,6 +16,7 @@ from torch.nn import LayerNorm, Linear
 
 from nvb_core.config import ModelConfig
 from nvb_core.denoiser import build_scheduler
+from nvb_core.lora import is_trained
 from nvb_core.model import NVBModel
 from nvb_core.pipeline import SamplingOptions, restore
 
@@ -83,6 +84,9 @@ class Step1Network(nn.Module):
         model.requires_grad_(False)
         for module in (model.encoder, model.context, model.unet):
             module.requires_grad_(True)
+        if model.config.base_model != "none":
+            for name, parameter in model.unet.named_parameters():
+                parameter.requires_grad_(is_trained(name))
         model.view.camera_predictor.requires_grad_(options.camera_weight > 0)
 
     def forward(self, batch: RestorationBatch, generator: torch.Generator) -> dict[str, Tensor]:
@@ -110,9 +114,9 @@ class Step1Stage:
 
     def __init__(self, options: Step1Options, rank: int) -> None:
         self.options = options
-        self.model = start_model(options.init)
-        self.folder = FaceFolder.load(options.data, self.model.config.image_size, show_progress=rank == 0)
         torch.manual_seed(options.seed)  # what starts at random must do so alike in all processes
+        self.model = start_model(options.init, options.base, options.prediction_type)
+        self.folder = FaceFolder.load(options.data, self.model.config.image_size, show_progress=rank == 0)
         self.network = Step1Network(self.model, options)
 
     def make_batch(self, index: int) -> RestorationBatch:

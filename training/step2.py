@@ -87,7 +87,7 @@ class Step2Stage:
 
     def __init__(self, options: Step2Options, rank: int) -> None:
         self.options = options
-        self.model = start_model(options.init)
+        self.model = start_model(options.init, options.base)
         self.folder = FaceFolder.load(options.data, self.model.config.image_size, show_progress=rank == 0)
         self.network = Step2Network(self.model, options)
 

@@ -58,6 +58,9 @@ class Options:
     """Folder of the results."""
     weights: Path = DEFAULT_WEIGHTS
     """Model: a .safetensors checkpoint (default: the built-in one)."""
+    base: Path | None = None
+    """The Stable Diffusion weights that the model was trained on top of, if it is stored as a difference to them: a
+    .safetensors file or a diffusers folder."""
     overwrite: bool = False
     """Render again what is already finished."""
     watermark: bool = True
@@ -78,7 +81,7 @@ def main(argv: Sequence[str]) -> int:
     jobs = plan_jobs(options.photos, options.out, always_subfolders=plan.faces.face == "all")
     worker = join_launch(options.device)
     dtype = choose_dtype(options.dtype, worker.device)
-    model = functools.cache(lambda: load_model(options.weights, str(worker.device), dtype))
+    model = functools.cache(lambda: load_model(options.weights, str(worker.device), dtype, base=options.base))
     share = jobs[worker.index :: worker.count]
     with progress_bars(visible=worker.index == 0) as progress:
         failed = render_all(Renderer(plan, model, progress, options.overwrite), share)
