@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,7 @@ from .options import RunOptions
 from .shards import callable_parts, shard, whole_weights
 from .speed import Speed, peak_memory_gib
 from .state import Progress, load_state, remove_partial_files, save_state
+from .validation import ValidationSource
 
 STATE_NAME = "state.safetensors"
 ENDLESS = 2**31
@@ -65,7 +66,7 @@ class Stage(Protocol):
         """Micro-batch `index` of all processes', a dataclass of tensors; a pure function of the index."""
 
     @property
-    def validation_source(self) -> Literal["val", "fixed"]:
+    def validation_source(self) -> ValidationSource:
         """Where validation batches come from: pictures held out, or, without any, fixed ones of those trained on."""
 
     def make_validation_batch(self, index: int) -> Any:
@@ -150,7 +151,7 @@ class Trainer:
             make_batch = functools.partial(
                 own_batch, self.stage.make_batch, accelerator.process_index, accelerator.num_processes
             )
-            batches = prefetch(make_batch, self.progress.step * options.accumulate)
+            batches = prefetch(make_batch, self.progress.step * options.accumulate, workers=options.workers)
             self._run_steps(stack.enter_context(closing(batches)), log, stop)
             self.save()
             accelerator.end_training()

@@ -8,6 +8,8 @@ from typing import Literal
 
 from nvb_core.errors import ConfigError
 
+from .data import InMemory, Split
+
 Precision = Literal["auto", "no", "bf16", "fp16"]
 OptimizerName = Literal["adamw", "muon", "adamw8bit"]
 Tracker = Literal["tensorboard", "wandb", "none"]
@@ -52,8 +54,8 @@ class RunOptions:
     precision: Precision = "auto"
     """Autocast; `auto` is bf16 where the processor computes in it, else none. `fp16` (with a loss scale) is for GPUs
     without bf16."""
-    half_frozen: bool = False
-    """Store weights that don't train in the precision of autocast, in half the memory."""
+    half_base: bool = False
+    """Store the frozen weights of Stable Diffusion in the precision of autocast, in half the memory."""
     gradient_checkpointing: bool = False
     """Compute the blocks' activations again in the backward pass instead of storing them: less memory, a third slower.
     """
@@ -66,6 +68,14 @@ class RunOptions:
     """How long a process waits for the others before it gives up."""
     seed: int = 0
     """Start of all random numbers."""
+    data_weights: tuple[float, ...] = ()
+    """How often each folder of `data` is drawn from, relative to the others; default: by its number of images."""
+    split: Split = "all"
+    """Which subjects to train on; where a folder names no splits, a hash of their names parts them 90 : 5 : 5."""
+    in_memory: InMemory = "auto"
+    """Whether to hold all images decoded in memory; `auto` does if they fit in 4 GiB."""
+    workers: int = 1
+    """Threads that make batches, which don't depend on their number."""
     save_minutes: float = 5.0
     """Wall-clock minutes between resume states; 0 saves after every step."""
     log_every: int = 20
@@ -86,7 +96,7 @@ class RunOptions:
     steps there are, instead of `steps`; 0 is no budget."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulate", "log_every", "validation_batches"):
+        for name in ("steps", "batch_size", "accumulate", "log_every", "validation_batches", "workers"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}, must be at least 1")
         _require_not_negative(self, "warmup_steps", "grid_every", "validate_every", "weight_decay")
@@ -105,6 +115,14 @@ class RunOptions:
             raise ConfigError(f"seed is {self.seed}, must be in 0–{2**32 - 1}")
         if not self.data:
             raise ConfigError("no data folder given; use --data FOLDER")
+
+        if self.shard != "none" and not self.shardable:
+            raise ConfigError(f"shard {self.shard} is for step 1; here the part that trains is small, leave it out")
+
+    @property
+    def shardable(self) -> bool:
+        """Whether weights may be shared out over processes."""
+        return True
 
     @property
     def pictures_per_batch(self) -> int:
@@ -154,6 +172,11 @@ class VAEOptions(RunOptions):
                 )
         if self.decoder_only and self.latent_channels:
             raise ConfigError("decoder_only keeps the latents, latent_channels changes them; give only one")
+
+    @property
+    def shardable(self) -> bool:
+        """No."""
+        return False
 
 
 @dataclass(frozen=True)
@@ -224,6 +247,11 @@ class Step2Options(RunOptions):
             raise ConfigError(f"denoised_views is {self.denoised_views}, must be in 1–{self.views} (views)")
         if not 0 <= self.true_camera_probability <= 1:
             raise ConfigError(f"true_camera_probability is {self.true_camera_probability}, must be in 0–1")
+
+    @property
+    def shardable(self) -> bool:
+        """No."""
+        return False
 
     @property
     def pictures_per_batch(self) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .data import Split
 from .options import OptimizerName, RunOptions, Step1Options, Step1Preset, Step2Options, Step2Preset
 
 
@@ -27,12 +28,14 @@ class PaperStep1(Step1Options):
     decay_fraction: float = 0.0  # chosen: a constant rate
     betas: tuple[float, float] = (0.9, 0.999)  # chosen
     ema_decay: float = 0.9999  # chosen
-    half_frozen: bool = True  # chosen: of the base only the adapters need float32
+    half_base: bool = True  # chosen: of the base only the adapters need float32
     gradient_checkpointing: bool = True  # chosen
     save_minutes: float = 30.0  # chosen
     log_every: int = 50  # chosen
     grid_every: int = 2_000  # chosen
     validate_every: int = 2_000  # chosen
+    split: Split = "train"  # chosen: what is measured on isn't trained on
+    workers: int = 8  # chosen
 
 
 @dataclass(frozen=True)
@@ -50,12 +53,14 @@ class PaperStep2(Step2Options):
     decay_fraction: float = 0.0  # chosen: a constant rate
     betas: tuple[float, float] = (0.9, 0.999)  # chosen
     ema_decay: float = 0.9999  # chosen
-    half_frozen: bool = True  # chosen
+    half_base: bool = True  # chosen
     gradient_checkpointing: bool = True  # chosen
     save_minutes: float = 30.0  # chosen
     log_every: int = 50  # chosen
     grid_every: int = 2_000  # chosen
     validate_every: int = 2_000  # chosen
+    split: Split = "train"  # chosen: what is measured on isn't trained on
+    workers: int = 8  # chosen
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ accelerate launch -m training.step1 --init runs/vae/model.safetensors --data dat
 from __future__ import annotations
 
 import sys
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -22,14 +21,14 @@ from nvb_core.pipeline import SamplingOptions, restore
 
 from .batches import RestorationBatch, batch_generator, sample_restoration_batch
 from .command import run_command
-from .data import FaceFolder
+from .data.load import load_faces
 from .export import export_stage, start_model
 from .launch import process_index
 from .loop import Picture, Trainer
 from .losses import psnr_db
 from .options import Step1Options
 from .state import Progress
-from .validation import PICTURE_STREAM, VALIDATION_STREAM
+from .validation import PICTURE_STREAM, VALIDATION_STREAM, validation_faces
 
 PICTURE_STEPS = 10
 """DDIM steps of the pictures drawn in training: few, since on a CPU each takes as long as a training step."""
@@ -104,9 +103,17 @@ class Step1Network(nn.Module):
             losses["latent"] = F.mse_loss(self.latent_head(features).float(), latents)
             loss = loss + self.options.latent_weight * losses["latent"]
         if self.options.camera_weight:
-            losses["camera"] = F.mse_loss(model.view.camera_predictor(features).float(), batch.cameras)
+            losses["camera"] = masked_mse(
+                model.view.camera_predictor(features).float(), batch.cameras, batch.has_camera
+            )
             loss = loss + self.options.camera_weight * losses["camera"]
         return {"loss": loss, **losses}
+
+
+def masked_mse(predicted: Tensor, true: Tensor, known: Tensor) -> Tensor:
+    """MSE of the rows (B, N) that are known (B,); 0 if none is."""
+    true = torch.where(known[:, None], true, predicted.detach())
+    return F.mse_loss(predicted, true) / known.float().mean().clamp_min(1 / len(known))
 
 
 class Step1Stage:
@@ -116,7 +123,8 @@ class Step1Stage:
         self.options = options
         torch.manual_seed(options.seed)  # what starts at random must do so alike in all processes
         self.model = start_model(options.init, options.base, options.prediction_type)
-        self.folder = FaceFolder.load(options.data, self.model.config.image_size, show_progress=rank == 0)
+        self.folder = load_faces(options, self.model.config.image_size, rank)
+        self.shown, self.validation_source = validation_faces(options, self.folder, rank)
         self.network = Step1Network(self.model, options)
 
     def make_batch(self, index: int) -> RestorationBatch:
@@ -124,20 +132,15 @@ class Step1Stage:
         rng = batch_generator(self.options.seed, index, 0)
         return sample_restoration_batch(self.folder, self.options.batch_size, rng)
 
-    @property
-    def validation_source(self) -> Literal["val", "fixed"]:
-        """Nothing is held out."""
-        return "fixed"
-
     def make_validation_batch(self, index: int) -> RestorationBatch:
         """As for training, from draws that it doesn't make."""
         rng = batch_generator(self.options.seed, index, VALIDATION_STREAM)
-        return sample_restoration_batch(self.folder, self.options.batch_size, rng)
+        return sample_restoration_batch(self.shown, self.options.batch_size, rng)
 
     def picture(self) -> Picture:
         """Degraded, restored, true."""
         rng = batch_generator(self.options.seed, 0, PICTURE_STREAM)
-        batch = sample_restoration_batch(self.folder, 8, rng)
+        batch = sample_restoration_batch(self.shown, 8, rng)
         lq = batch.lq.to(next(self.model.encoder.parameters()).device)
         restored = restore(self.model, lq, SamplingOptions(steps=PICTURE_STEPS)).cpu()
         rows = [batch.lq, restored, batch.target]

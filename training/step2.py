@@ -6,7 +6,6 @@ accelerate launch -m training.step2 --init runs/step1/model.safetensors --data d
 from __future__ import annotations
 
 import sys
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +19,7 @@ from nvb_core.pipeline import SamplingOptions, render_cameras
 
 from .batches import ViewBatch, batch_generator, sample_view_batch
 from .command import run_command
-from .data import FaceFolder
+from .data.load import load_faces
 from .export import export_stage, start_model
 from .launch import process_index
 from .loop import Picture, Trainer
@@ -28,7 +27,7 @@ from .losses import feature_losses, psnr_db
 from .options import Step2Options
 from .state import Progress
 from .step1 import PICTURE_STEPS, DenoisingTarget, draw_timesteps
-from .validation import PICTURE_STREAM, VALIDATION_STREAM
+from .validation import PICTURE_STREAM, VALIDATION_STREAM, validation_faces
 
 
 class Step2Network(nn.Module):
@@ -88,7 +87,9 @@ class Step2Stage:
     def __init__(self, options: Step2Options, rank: int) -> None:
         self.options = options
         self.model = start_model(options.init, options.base)
-        self.folder = FaceFolder.load(options.data, self.model.config.image_size, show_progress=rank == 0)
+        self.folder = load_faces(options, self.model.config.image_size, rank)
+        self.folder.require_views(options.views)
+        self.shown, self.validation_source = validation_faces(options, self.folder, rank, options.views)
         self.network = Step2Network(self.model, options)
 
     def make_batch(self, index: int) -> ViewBatch:
@@ -96,20 +97,15 @@ class Step2Stage:
         rng = batch_generator(self.options.seed, index, 0)
         return sample_view_batch(self.folder, self.options.batch_size, self.options.views, rng)
 
-    @property
-    def validation_source(self) -> Literal["val", "fixed"]:
-        """Nothing is held out."""
-        return "fixed"
-
     def make_validation_batch(self, index: int) -> ViewBatch:
         """As for training, from draws that it doesn't make."""
         rng = batch_generator(self.options.seed, index, VALIDATION_STREAM)
-        return sample_view_batch(self.folder, self.options.batch_size, self.options.views, rng)
+        return sample_view_batch(self.shown, self.options.batch_size, self.options.views, rng)
 
     def picture(self) -> Picture:
         """For three faces: photo, generated views; below, the true views."""
-        views = min(4, int(self.folder.view_counts.max()) - 1)
-        batch = sample_view_batch(self.folder, 3, views, batch_generator(self.options.seed, 0, PICTURE_STREAM))
+        views = min(4, int(self.shown.view_counts.max()) - 1)
+        batch = sample_view_batch(self.shown, 3, views, batch_generator(self.options.seed, 0, PICTURE_STREAM))
         device = next(self.model.view.parameters()).device
         rows, generated = [], []
         for lq, targets, cameras in zip(batch.lq, batch.targets, batch.target_cameras, strict=True):

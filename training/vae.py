@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,13 +20,14 @@ from nvb_core.model import NVBModel
 from .batches import CropJitter, batch_generator, sample_crops
 from .command import run_command
 from .data import FaceFolder
+from .data.load import load_faces
 from .export import export_stage, start_model
 from .launch import process_index
 from .loop import Picture, Trainer
 from .losses import gradient_l1, psnr_db
 from .options import VAEOptions
 from .state import Progress
-from .validation import PICTURE_STREAM, VALIDATION_STREAM
+from .validation import PICTURE_STREAM, VALIDATION_STREAM, validation_faces
 from .widen import widen_latents
 
 JITTER = CropJitter()
@@ -74,7 +74,8 @@ class VAEStage:
         if options.latent_channels:
             self.model = widen_latents(self.model, options.latent_channels)
         self.options = options
-        self.folder = FaceFolder.load(options.data, self.model.config.image_size, show_progress=rank == 0)
+        self.folder = load_faces(options, self.model.config.image_size, rank)
+        self.shown, self.validation_source = validation_faces(options, self.folder, rank)
         self.network = VAENetwork(self.model.vae, options)
 
     def make_batch(self, index: int) -> ImageBatch:
@@ -82,19 +83,14 @@ class VAEStage:
         rng = batch_generator(self.options.seed, index, 0)
         return ImageBatch(sample_crops(self.folder, self.options.batch_size, rng, JITTER)[0])
 
-    @property
-    def validation_source(self) -> Literal["val", "fixed"]:
-        """Nothing is held out."""
-        return "fixed"
-
     def make_validation_batch(self, index: int) -> ImageBatch:
         """As for training, from draws that it doesn't make."""
         rng = batch_generator(self.options.seed, index, VALIDATION_STREAM)
-        return ImageBatch(sample_crops(self.folder, self.options.batch_size, rng, JITTER)[0])
+        return ImageBatch(sample_crops(self.shown, self.options.batch_size, rng, JITTER)[0])
 
     def picture(self) -> Picture:
         """Pictures above their reconstructions."""
-        images = self._sample(8)
+        images = self._sample(self.shown, 8)
         output = self.model.vae.decode_raw(self.model.vae.encode_raw(images)).float().clamp(-1, 1)
         pixels = torch.cat([torch.cat(list(row), dim=-1) for row in (images, output)], dim=-2)
         return Picture(pixels, psnr_db(output, images))
@@ -102,12 +98,12 @@ class VAEStage:
     def export(self, progress: Progress) -> None:
         """Measure the latents' statistics (unless they are kept) and write the model."""
         if not self.options.decoder_only:
-            measure_latents(self.model.vae, self._sample(64))
+            measure_latents(self.model.vae, self._sample(self.folder, 64))
         export_stage(self.model, "vae", progress, self.options)
 
-    def _sample(self, count: int) -> Tensor:
+    def _sample(self, faces: FaceFolder, count: int) -> Tensor:
         rng = batch_generator(self.options.seed, 0, PICTURE_STREAM)
-        return sample_crops(self.folder, count, rng, JITTER)[0].to(next(self.model.vae.parameters()).device)
+        return sample_crops(faces, count, rng, JITTER)[0].to(next(self.model.vae.parameters()).device)
 
 
 def complete_preset(name: str) -> ModelConfig:

@@ -171,8 +171,10 @@ def test_batches_differ_by_index_and_are_the_same_in_every_process(tmp_path: Pat
     assert torch.equal(other.make_batch(0).images, batches[0].images)
     assert not torch.equal(batches[0].images, batches[1].images)
     assert not torch.equal(batches[0].images, batches[2].images)
+    assert batches[0].images.shape == (2, 3, 32, 32)
 
 
+@pytest.mark.parametrize("name", ["sd21", "huge"])
 def test_presets_without_an_autoencoder_of_their_own(name: str) -> None:
     with pytest.raises(ConfigError, match=rf"preset '{name}' .* choose mini or tiny"):
         complete_preset(name)
