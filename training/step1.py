@@ -22,6 +22,7 @@ from nvb_core.pipeline import SamplingOptions, restore
 from .batches import RestorationBatch, batch_generator, sample_restoration_batch
 from .command import run_command
 from .data.load import load_faces
+from .economy import economise
 from .export import export_stage, start_model
 from .launch import process_index
 from .loop import Picture, Trainer
@@ -125,6 +126,7 @@ class Step1Stage:
         self.model = start_model(options.init, options.base, options.prediction_type)
         self.folder = load_faces(options, self.model.config.image_size, rank)
         self.shown, self.validation_source = validation_faces(options, self.folder, rank)
+        economise(self.model, options)
         self.network = Step1Network(self.model, options)
 
     def make_batch(self, index: int) -> RestorationBatch:

@@ -20,6 +20,7 @@ from nvb_core.pipeline import SamplingOptions, render_cameras
 from .batches import ViewBatch, batch_generator, sample_view_batch
 from .command import run_command
 from .data.load import load_faces
+from .economy import economise
 from .export import export_stage, start_model
 from .launch import process_index
 from .loop import Picture, Trainer
@@ -90,6 +91,7 @@ class Step2Stage:
         self.folder = load_faces(options, self.model.config.image_size, rank)
         self.folder.require_views(options.views)
         self.shown, self.validation_source = validation_faces(options, self.folder, rank, options.views)
+        economise(self.model, options)
         self.network = Step2Network(self.model, options)
 
     def make_batch(self, index: int) -> ViewBatch:

@@ -21,6 +21,7 @@ from .batches import CropJitter, batch_generator, sample_crops
 from .command import run_command
 from .data import FaceFolder
 from .data.load import load_faces
+from .economy import economise
 from .export import export_stage, start_model
 from .launch import process_index
 from .loop import Picture, Trainer
@@ -76,6 +77,7 @@ class VAEStage:
         self.options = options
         self.folder = load_faces(options, self.model.config.image_size, rank)
         self.shown, self.validation_source = validation_faces(options, self.folder, rank)
+        economise(self.model, options)
         self.network = VAENetwork(self.model.vae, options)
 
     def make_batch(self, index: int) -> ImageBatch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +13,21 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from nvb_core.adapted import adapted_model
+from nvb_core.autoencoder import Autoencoder
+from nvb_core.backbone import read_base
 from nvb_core.cameras import Cameras
 from nvb_core.checkpoint import save_model
-from nvb_core.config import PRESETS, tiny_config
+from nvb_core.config import PRESETS, SD21, tiny_config
+from nvb_core.denoiser import build_unet
 from nvb_core.model import NVBModel
+from tests.nvb_core.test_backbone import shrunken, single_file
 
 SUBJECTS, VIEWS, SIDE_PX, MARGIN = 3, 5, 40, 1.25
 FOV_DEG = 16.75
 
 
-def write_faces(folder: Path, views: int = VIEWS) -> Path:
+def write_faces(folder: Path, views: int = VIEWS, side_px: int = SIDE_PX) -> Path:
     """SUBJECTS × views random smooth pictures with random cameras."""
     from training.data import write_index
 
@@ -29,7 +35,7 @@ def write_faces(folder: Path, views: int = VIEWS) -> Path:
     names = [(s, v) for s in range(SUBJECTS) for v in range(views)]
     for subject, view in names:
         coarse = torch.from_numpy(rng.random((1, 3, 5, 5)))
-        pixels = F.interpolate(coarse, size=(SIDE_PX, SIDE_PX), mode="bicubic").clamp(0, 1)[0].movedim(0, -1)
+        pixels = F.interpolate(coarse, size=(side_px, side_px), mode="bicubic").clamp(0, 1)[0].movedim(0, -1)
         path = folder / f"{subject:08d}" / f"{view:02d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray((pixels * 255).byte().numpy()).save(path)
@@ -51,6 +57,32 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("tiny") / "model.safetensors"
     save_model(NVBModel(tiny_config()), path, {"vae": {"steps": 0}})
     return path
+
+
+@dataclass(frozen=True)
+class ShrunkenSD:
+    """Stable Diffusion's topology with random weights and few channels, 64 pixels, and a face folder that fits it."""
+
+    faces: Path
+    base: Path
+    """A single file of float16 weights."""
+    init: Path
+    """A new model on top of it, as a difference."""
+
+
+@pytest.fixture(scope="session")
+def shrunken_sd(tmp_path_factory: pytest.TempPathFactory) -> ShrunkenSD:
+    root = tmp_path_factory.mktemp("sd")
+    plain = shrunken(SD21, 12)
+    view = replace(
+        plain.view, grid_size=4, volume_blocks=2, aggregator_width=8, aggregator_heads=2, aggregator_blocks=1
+    )
+    config = replace(plain, image_size=64, view=view)
+    torch.manual_seed(0)
+    states = build_unet(config).state_dict(), Autoencoder(config.vae).kl.state_dict()
+    base = single_file(root / "base.safetensors", states, config, dtype=torch.float16)
+    save_model(adapted_model(read_base(base, "epsilon", (config,))), root / "init.safetensors", {})
+    return ShrunkenSD(write_faces(root / "faces", side_px=80), base, root / "init.safetensors")
 
 
 @pytest.fixture
