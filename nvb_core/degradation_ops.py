@@ -228,7 +228,7 @@ def _noise_field(images: RaggedImages, drawn: Sequence[tuple[Noise, torch.Genera
     """Standard normal numbers (B, C or 1, M, N), drawn per image at its own size: they don't depend on the canvas."""
     B, C, M, N = images.pixels.shape
     channels = [1 if noise.gray else C for noise, _ in drawn]
-    field = torch.zeros(B, max(channels), M, N, pin_memory=images.pixels.device.type == "cuda")
+    field = torch.empty(B, max(channels), M, N, pin_memory=images.pixels.device.type == "cuda")
     for canvas, count, (h, w), (_, generator) in zip(field, channels, images.sizes, drawn, strict=True):
         canvas[:, :h, :w] = torch.randn((count, h, w), generator=generator)
     return upload(field, images.pixels.device).to(images.pixels.dtype)
