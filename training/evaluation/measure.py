@@ -22,7 +22,7 @@ from nvb_core.pipeline import ViewFeatures, build_grid, encode_faces, predict_so
 from nvb_core.sampling import SamplingOptions, decode_latents, sample_latents
 
 from .benchmark import FRONTAL_YAW_DEG, BenchmarkFace
-from .metrics import camera_errors, psnr, ssim, warped_psnr
+from .metrics import camera_errors, gmsd, ms_ssim, psnr, ssim, warped_psnr
 from .scores import IdentityScores, ViewScores
 
 DEGRADATION_STREAM = 21
@@ -150,6 +150,8 @@ def _score_views(face: BenchmarkFace, views: Tensor, reconstructed: Tensor) -> t
         psnr(reconstructed, truth),
         psnr(views, truth),
         ssim(views, truth),
+        ms_ssim(views, truth),
+        gmsd(views, truth),
         psnr(copies, truth),
         ssim(copies, truth),
     )

@@ -22,6 +22,8 @@ class ViewScores:
     autoencoder_psnr: float
     psnr: float
     ssim: float
+    ms_ssim: float
+    gmsd: float
     copy_psnr: float
     """Of the undegraded input shown instead of the view."""
     copy_ssim: float

@@ -91,6 +91,8 @@ MEASURES = (
     Measure("pitch_error", "predicted pitch, mean error", "°", lambda s: (s.camera.pitch_deg, 1), at_most=3),
     Measure("faces_found", "faces found, share of true", "", _faces_found, at_least=0.8),
     Measure("pair_psnr", "neighbours 5° apart, skin", "dB", lambda s: _optional(s.pair_psnr), at_least=25),
+    Measure("ms_ssim", "novel views MS-SSIM", "", _view_mean(lambda v: v.ms_ssim)),
+    Measure("gmsd", "novel views GMSD", "", _view_mean(lambda v: v.gmsd)),
     Measure("degraded_psnr", "degraded input PSNR", "dB", lambda s: (s.degraded_psnr, 1)),
     Measure("copy_psnr", "copying the input PSNR", "dB", _view_mean(lambda v: v.copy_psnr)),
     Measure("copy_ssim", "copying the input SSIM", "", _view_mean(lambda v: v.copy_ssim)),

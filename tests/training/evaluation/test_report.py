@@ -18,7 +18,7 @@ from training.evaluation.report import Report, to_table, write_report
 from training.evaluation.scores import IdentityScores, ViewScores, read_scores, write_scores
 from training.evaluation.sheet import CAPTION_PX, GAP_PX, MAX_STRIPS, face_strip
 
-VIEW = ViewScores(10, 5, 32.5, 22, 0.71, 16, 0.5, True, True)
+VIEW = ViewScores(10, 5, 32.5, 22, 0.71, 0.8, 0.1, 16, 0.5, True, True)
 SCORES = IdentityScores(
     1_000_000,
     24,
