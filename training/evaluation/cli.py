@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from nvb_core.checkpoint import DEFAULT_WEIGHTS, file_sha256, load_model, read_metadata
 from nvb_core.cli import PROG
@@ -19,6 +21,8 @@ from nvb_core.sampling import SamplingOptions
 from nvb_core.staging import writing
 
 from .benchmark import HELD_OUT_SEED, Benchmark, BenchmarkSettings
+from .methods import Method
+from .scores import IdentityScores
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,9 @@ class Options:
     """Tell the model where the input was taken from instead of letting it predict."""
     batch: int = 4
     """Heads that go through the model at once; the figures don't depend on it."""
+    method: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="NAME=FOLDER")] = ()
+    """Another system's pictures of the same heads, to stand beside the model; may be given several times.
+    nvb-face eval-inputs writes what such a system needs."""
     out: Path = Path("out/eval")
     """Folder of the report and of each identity's results."""
     benchmark: Path | None = None
@@ -72,6 +79,14 @@ class Options:
                 f"--first-seed is {self.first_seed}: heads below {HELD_OUT_SEED} may have been trained on; "
                 "use seeds from there on, or --allow-training-seeds"
             )
+        names = [method.name for method in self.methods]
+        if len(set(names)) < len(names):
+            raise ConfigError(f"--method: two methods have one name among {', '.join(names)}")
+
+    @property
+    def methods(self) -> list[Method]:
+        """The other systems."""
+        return [Method.parse(text) for text in self.method]
 
     @property
     def seeds(self) -> range:
@@ -81,8 +96,6 @@ class Options:
 
 def main(argv: Sequence[str]) -> int:
     """Run `nvb-face eval`; returns 0 whatever the figures. Raises NVBError."""
-    import tyro
-
     run(tyro.cli(Options, args=list(argv), prog=f"{PROG} eval"))
     return 0
 
@@ -105,16 +118,14 @@ def run(options: Options) -> None:
     sha256 = file_sha256(options.weights)
     evaluation = Evaluation(benchmark, settings, sha256, str(dtype).removeprefix("torch."), options.out)
     seeds, todo = options.seeds, evaluation.missing(options.seeds)
+    needed = seeds if options.methods else todo
+    for method in options.methods:
+        method.check(seeds, benchmark.settings)
     with writing(options.out):  # found out now, not after an hour's work
         options.out.mkdir(parents=True, exist_ok=True)
-
-    start, unrendered = time.perf_counter(), benchmark.missing(todo)
-    with _progress("rendering heads", len(todo), len(todo) - len(unrendered)) as advance:
-        for _ in benchmark.render(todo, options.workers):
-            advance(1)
-    render_seconds = time.perf_counter() - start if unrendered else 0.0
+    render_seconds = render_heads(benchmark, needed, options.workers)
     model = functools.cache(lambda: load_model(options.weights, str(device), dtype))
-    with _progress("measuring", len(seeds), len(seeds) - len(todo)) as advance:
+    with progress_bar("measuring", len(seeds), len(seeds) - len(todo)) as advance:
         for count in evaluation.measure(model, seeds, options.batch, machine_name(device)):
             advance(count)
     report = Report(
@@ -123,6 +134,7 @@ def run(options: Options) -> None:
         code=git_revision(),
         render_seconds=render_seconds,
         scores=evaluation.scores(seeds),
+        methods={method.name: _measure(method, seeds, benchmark, options.level) for method in options.methods},
     )
     write_report(report, options.out, [evaluation.path(seed, ".png") for seed in seeds])
     console = Console()
@@ -130,8 +142,26 @@ def run(options: Options) -> None:
     console.print(f"wrote {options.out / 'report.md'}, report.json and sheet.png", highlight=False, soft_wrap=True)
 
 
+def render_heads(benchmark: Benchmark, seeds: Sequence[int], workers: int) -> float:
+    """Render those heads that are missing; returns the seconds it took, 0 if all lay ready."""
+    start, missing = time.perf_counter(), benchmark.missing(seeds)
+    with progress_bar("rendering heads", len(seeds), len(seeds) - len(missing)) as advance:
+        for _ in benchmark.render(seeds, workers):
+            advance(1)
+    return time.perf_counter() - start if missing else 0.0
+
+
+def _measure(method: Method, seeds: Sequence[int], benchmark: Benchmark, level: int) -> tuple[IdentityScores, ...]:
+    scores = []
+    with progress_bar(f"measuring {method.name}", len(seeds), 0) as advance:
+        for seed in seeds:
+            scores.append(method.measure(benchmark.load(seed), benchmark.settings, level))
+            advance(1)
+    return tuple(scores)
+
+
 @contextmanager
-def _progress(label: str, total: int, done: int) -> Iterator[Callable[[int], None]]:
+def progress_bar(label: str, total: int, done: int) -> Iterator[Callable[[int], None]]:
     """A bar on stderr, and the function that moves it on; nothing if that isn't a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

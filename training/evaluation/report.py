@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,13 @@ class Report:
     render_seconds: float
     """Spent in this run; 0 if all heads lay ready."""
     scores: tuple[IdentityScores, ...]
+    methods: Mapping[str, tuple[IdentityScores, ...]] = field(default_factory=dict)
+    """Of other systems, on the same heads."""
+
+    @property
+    def method_figures(self) -> dict[str, list[Figure]]:
+        """All figures of each other system, in the same order."""
+        return {name: summarize(scores) for name, scores in self.methods.items()}
 
     @property
     def figures(self) -> list[Figure]:
@@ -91,6 +98,13 @@ def to_json(report: Report) -> dict[str, Any]:
             for figure in report.figures
         },
         "identities": [asdict(item) for item in report.scores],
+        "methods": {
+            name: {
+                "figures": {f.measure.key: {"value": f.value, "low": f.low, "high": f.high} for f in figures},
+                "identities": [asdict(item) for item in report.methods[name]],
+            }
+            for name, figures in report.method_figures.items()
+        },
     }
 
 
@@ -115,6 +129,7 @@ def to_markdown(report: Report) -> str:
         "|---|---|---|",
         *("| " + " | ".join(cells(figure)[:3]) + " |" for figure in others),
         "",
+        *method_lines(report),
         CONVENTIONS,
         "",
         f"![Inputs, restorations, generated and true views of the first {MAX_STRIPS} heads](sheet.png)",
@@ -129,13 +144,35 @@ def to_markdown(report: Report) -> str:
     return "\n".join(lines)
 
 
+def method_lines(report: Report) -> list[str]:
+    """A table in which each other system is a column; nothing without one."""
+    if not report.methods:
+        return []
+    columns = [report.figures, *report.method_figures.values()]
+    return [
+        "| figure, 95 % interval | " + " | ".join([report.weights["file"], *report.methods]) + " |",
+        "|---" * (1 + len(columns)) + "|",
+        *(
+            "| " + " | ".join([row[0].measure.label, *(_value_and_interval(figure) for figure in row)]) + " |"
+            for row in zip(*columns, strict=True)
+        ),
+        "",
+    ]
+
+
 def to_table(report: Report) -> Table:
     """The figures for a terminal."""
-    table = Table("figure", "value", "95 % interval", "bar", "", title=headline(report), title_justify="left")
-    for figure in report.figures:
+    heads = ("figure", "value", "95 % interval", "bar", "", *report.methods)
+    table = Table(*heads, title=headline(report), title_justify="left")
+    for figure, *others in zip(report.figures, *report.method_figures.values(), strict=True):
         style = {True: "green", False: "red", None: ""}[figure.passed]
-        table.add_row(*cells(figure), verdict(figure), style=style)
+        table.add_row(*cells(figure), verdict(figure), *(cells(other)[1] for other in others), style=style)
     return table
+
+
+def _value_and_interval(figure: Figure) -> str:
+    _, value, interval, _ = cells(figure)
+    return f"{value} ({interval})" if interval else "–"
 
 
 def headline(report: Report) -> str:

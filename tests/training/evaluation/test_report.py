@@ -15,7 +15,7 @@ from training.evaluation.benchmark import BenchmarkFace
 from training.evaluation.measure import GeneratedFaces
 from training.evaluation.metrics import CameraErrors
 from training.evaluation.report import Report, to_table, write_report
-from training.evaluation.scores import IdentityScores, ViewScores, read_scores, write_scores
+from training.evaluation.scores import IdentityScores, ViewScores, read_scores, scores_from_object, write_scores
 from training.evaluation.sheet import CAPTION_PX, GAP_PX, MAX_STRIPS, face_strip
 
 VIEW = ViewScores(10, 5, 32.5, 22, 0.71, 0.8, 0.1, 16, 0.5, True, True)
@@ -36,6 +36,26 @@ def make_report(count: int) -> Report:
     scores = tuple(replace(SCORES, seed=SCORES.seed + i, machine=f"{'AB'[i % 2]}, 2 cores") for i in range(count))
     weights = {"file": "some.safetensors", "sha256": "ab" * 32, "model": "tiny"}
     return Report(weights, {"level": 1, "steps": 50}, "1234abc", 12.0, scores)
+
+
+def test_other_systems_are_columns(tmp_path: Path) -> None:
+    theirs = replace(SCORES, camera=None, views=(replace(VIEW, psnr=20, autoencoder_psnr=None),))
+    report = replace(make_report(1), methods={"other": (theirs,)})
+    assert read_back(theirs, tmp_path) == theirs
+    write_report(report, tmp_path, make_strips(tmp_path, 1))
+    markdown = (tmp_path / "report.md").read_text()
+    assert "| figure, 95 % interval | some.safetensors | other |\n|---|---|---|\n" in markdown
+    assert "| novel views PSNR | 22.00 dB (22.00 – 22.00) | 20.00 dB (20.00 – 20.00) |\n" in markdown
+    assert "| predicted yaw, mean error | 2.00° (2.00 – 2.00) | – |\n" in markdown
+    assert "| autoencoder PSNR | 32.50 dB (32.50 – 32.50) | – |\n" in markdown
+    written = json.loads((tmp_path / "report.json").read_text())["methods"]["other"]
+    assert written["figures"]["psnr"] == {"value": 20, "low": 20, "high": 20}
+    assert scores_from_object(written["identities"][0]) == theirs
+
+
+def read_back(scores: IdentityScores, folder: Path) -> IdentityScores:
+    write_scores(scores, folder / "scores.json")
+    return read_scores(folder / "scores.json")
 
 
 def make_strips(folder: Path, count: int) -> list[Path]:
