@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import functools
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
@@ -20,13 +19,14 @@ from nvb_core.errors import ConfigError
 from nvb_core.sampling import SamplingOptions
 from nvb_core.staging import writing
 
-from .benchmark import HELD_OUT_SEED, Benchmark, BenchmarkSettings
+from .benchmark import Benchmark, BenchmarkSettings
 from .methods import Method
 from .scores import IdentityScores
+from .selection import HeadSelection, require_count
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(HeadSelection):
     """Measure a model on synthetic heads it has never seen.
 
     Writes report.md, report.json and sheet.png into the folder --out. Heads that are rendered and identities that are
@@ -35,16 +35,6 @@ class Options:
 
     weights: Path = DEFAULT_WEIGHTS
     """Model: a .safetensors checkpoint (default: the built-in one)."""
-    identities: int = 64
-    """How many heads; 16 give a quick look."""
-    first_seed: int = HELD_OUT_SEED
-    """Seed of the first head; those from 1000000 on are never trained on."""
-    allow_training_seeds: bool = False
-    """Measure on seeds below 1000000 too, which tells about memory, not skill."""
-    views: int = 8
-    """Target views of each head."""
-    level: Literal[0, 1, 2] = 1
-    """How badly the input is degraded: 0 not at all, 1 weakly, 2 strongly."""
     steps: int = 50
     """Denoising steps, 1 to 1000."""
     seed: int = 0
@@ -58,27 +48,14 @@ class Options:
     nvb-face eval-inputs writes what such a system needs."""
     out: Path = Path("out/eval")
     """Folder of the report and of each identity's results."""
-    benchmark: Path | None = None
-    """Folder to keep the rendered heads in, for several evaluations to share; default: --out."""
-    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
-    """Processes that render heads; default: one a core."""
     device: DeviceName = "auto"
     """Where the model computes; auto takes a GPU if there is one."""
     dtype: DtypeName = "auto"
     """Number format of the networks; auto is fp32 on the CPU, else bf16 or fp16."""
 
     def __post_init__(self) -> None:
-        for name, high in (("identities", 100_000), ("batch", 1024), ("workers", 256)):
-            value = getattr(self, name)
-            if not 1 <= value <= high:
-                raise ConfigError(f"--{name} is {value}, must be in 1–{high}")
-        if not 0 <= self.first_seed < 2**31 - self.identities:
-            raise ConfigError(f"--first-seed is {self.first_seed}, must be in 0–{2**31 - self.identities - 1}")
-        if self.first_seed < HELD_OUT_SEED and not self.allow_training_seeds:
-            raise ConfigError(
-                f"--first-seed is {self.first_seed}: heads below {HELD_OUT_SEED} may have been trained on; "
-                "use seeds from there on, or --allow-training-seeds"
-            )
+        super().__post_init__()
+        require_count("batch", self.batch, 1024)
         names = [method.name for method in self.methods]
         if len(set(names)) < len(names):
             raise ConfigError(f"--method: two methods have one name among {', '.join(names)}")
@@ -87,11 +64,6 @@ class Options:
     def methods(self) -> list[Method]:
         """The other systems."""
         return [Method.parse(text) for text in self.method]
-
-    @property
-    def seeds(self) -> range:
-        """Of the heads."""
-        return range(self.first_seed, self.first_seed + self.identities)
 
 
 def main(argv: Sequence[str]) -> int:
