@@ -46,6 +46,9 @@ class Options(HeadSelection):
     method: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="NAME=FOLDER")] = ()
     """Another system's pictures of the same heads, to stand beside the model; may be given several times.
     nvb-face eval-inputs writes what such a system needs."""
+    compare: Annotated[tuple[str, str] | None, tyro.conf.arg(metavar="A B")] = None
+    """Measure nothing, but compare two evaluations: folders that hold a report, or FOLDER:NAME for a method in one.
+    Writes comparison.md and comparison.json."""
     out: Path = Path("out/eval")
     """Folder of the report and of each identity's results."""
     device: DeviceName = "auto"
@@ -68,8 +71,25 @@ class Options(HeadSelection):
 
 def main(argv: Sequence[str]) -> int:
     """Run `nvb-face eval`; returns 0 whatever the figures. Raises NVBError."""
-    run(tyro.cli(Options, args=list(argv), prog=f"{PROG} eval"))
+    options = tyro.cli(Options, args=list(argv), prog=f"{PROG} eval")
+    if options.compare is None:
+        run(options)
+    else:
+        run_comparison(*options.compare, options.out)
     return 0
+
+
+def run_comparison(a: str, b: str, out: Path) -> None:
+    """Compare two evaluations."""
+    from rich.console import Console
+
+    from .compare import Side, compare, to_table, write_comparison
+
+    comparison = compare(Side.read(a), Side.read(b))
+    write_comparison(comparison, out)
+    console = Console()
+    console.print(to_table(comparison))
+    console.print(f"wrote {out / 'comparison.md'} and comparison.json", highlight=False, soft_wrap=True)
 
 
 def run(options: Options) -> None:
