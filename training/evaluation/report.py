@@ -166,13 +166,16 @@ def to_table(report: Report) -> Table:
     table = Table(*heads, title=headline(report), title_justify="left")
     for figure, *others in zip(report.figures, *report.method_figures.values(), strict=True):
         style = {True: "green", False: "red", None: ""}[figure.passed]
-        table.add_row(*cells(figure), verdict(figure), *(cells(other)[1] for other in others), style=style)
+        table.add_row(*cells(figure), verdict(figure), *(_value(other) for other in others), style=style)
     return table
 
 
+def _value(figure: Figure) -> str:
+    return "–" if figure.value is None else cells(figure)[1]
+
+
 def _value_and_interval(figure: Figure) -> str:
-    _, value, interval, _ = cells(figure)
-    return f"{value} ({interval})" if interval else "–"
+    return _value(figure) if figure.value is None else f"{_value(figure)} ({cells(figure)[2]})"
 
 
 def headline(report: Report) -> str:
