@@ -23,6 +23,7 @@ from nvb_core.sampling import SamplingOptions, decode_latents, sample_latents
 
 from .benchmark import FRONTAL_YAW_DEG, BenchmarkFace
 from .metrics import camera_errors, gmsd, ms_ssim, psnr, ssim, warped_psnr
+from .niqe import niqe
 from .scores import IdentityScores, ViewScores
 
 DEGRADATION_STREAM = 21
@@ -133,6 +134,8 @@ def score(faces: Sequence[BenchmarkFace], generated: GeneratedFaces, machine: st
                     camera=None if errors is None else errors[i],
                     pair_psnr=warped_psnr(first, second),
                     true_pair_psnr=warped_psnr(*face.pair),
+                    niqe=niqe(generated.views[i]),
+                    true_niqe=niqe(face.targets),
                     views=_score_views(face, generated.views[i], None if reconstructed is None else reconstructed[i]),
                     seconds={},
                     machine=machine,

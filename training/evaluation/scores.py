@@ -47,6 +47,9 @@ class IdentityScores:
     pair_psnr: float | None
     """Generated neighbour warped into the other, on skin; None if they share none."""
     true_pair_psnr: float | None
+    niqe: float | None
+    """Of the generated views together; None where there is no model of clean pictures."""
+    true_niqe: float | None
     views: tuple[ViewScores, ...]
     seconds: Mapping[str, float]
     """This identity's share of each stage."""

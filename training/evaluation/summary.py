@@ -102,6 +102,8 @@ MEASURES = (
     Measure("pair_psnr", "neighbours 5° apart, skin", "dB", lambda s: _optional(s.pair_psnr), at_least=25),
     Measure("ms_ssim", "novel views MS-SSIM", "", _view_mean(lambda v: v.ms_ssim)),
     Measure("gmsd", "novel views GMSD", "", _view_mean(lambda v: v.gmsd)),
+    Measure("niqe", "novel views NIQE", "", lambda s: _optional(s.niqe)),
+    Measure("true_niqe", "true views NIQE", "", lambda s: _optional(s.true_niqe)),
     Measure("degraded_psnr", "degraded input PSNR", "dB", lambda s: (s.degraded_psnr, 1)),
     Measure("copy_psnr", "copying the input PSNR", "dB", _view_mean(lambda v: v.copy_psnr)),
     Measure("copy_ssim", "copying the input SSIM", "", _view_mean(lambda v: v.copy_ssim)),

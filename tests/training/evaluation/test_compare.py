@@ -20,7 +20,7 @@ from training.evaluation.summary import MEASURES
 
 SETTINGS = {"benchmark": "ab", "level": 1, "views": 1, "image_size": 32, "steps": 50}
 VIEW = ViewScores(10, 5, 32.0, 22, 0.7, 0.8, 0.1, 16, 0.5, True, True)
-SCORES = IdentityScores(1_000_000, 24, 26, CameraErrors(2, 1, 0.5, 3), 27, 38, (VIEW,), {}, "here")
+SCORES = IdentityScores(1_000_000, 24, 26, CameraErrors(2, 1, 0.5, 3), 27, 38, 4.0, 2.0, (VIEW,), {}, "here")
 PSNR = next(measure for measure in MEASURES if measure.key == "psnr")
 
 

@@ -26,6 +26,8 @@ SCORES = IdentityScores(
     CameraErrors(2, 1, 0.5, 3),
     None,
     38,
+    4.0,
+    None,
     (VIEW, VIEW),
     {"views": 2.0, "measuring": 0.5},
     "A, 2 cores",
@@ -106,6 +108,8 @@ def test_report_files(tmp_path: Path) -> None:
     assert "| neighbours 5° apart, skin | nothing to measure |  | >= 25 | missed |\n" in markdown
     assert "| predicted yaw, mean error | 2.00° | 2.00 – 2.00 | <= 3 | met |\n" in markdown
     assert "3 synthetic heads, seeds 1000000–1000002, of 2 views each" in markdown
+    assert "| novel views NIQE | 4.000 | 4.000 – 4.000 |\n" in markdown
+    assert "| true views NIQE | nothing to measure |  |\n" in markdown
     for line in markdown.splitlines():
         if line.startswith("| novel views SSIM"):
             assert line.split(" | ")[1] == "0.710"
