@@ -33,7 +33,7 @@ from .errors import ConfigError
 from .jpeg import jpeg_roundtrip_all
 from .ragged import RaggedImages, Size, apply_where, upload
 
-_PIXELS_AT_ONCE = 2**23  # of one channel, 32 images of 512²: about 2 GB of intermediate results
+_PIXELS_AT_ONCE = 2**23  # of one channel, 32 images of 512²: about 1 GiB of intermediate results
 
 Range = tuple[float, float]
 
@@ -317,7 +317,7 @@ def degrade(images: Tensor, degradations: Sequence[Degradation], view_seeds: Seq
         raise ValueError(f"images must be (B, 3, H, W), got {tuple(images.shape)}")
     if not len(images) == len(degradations) == len(seeds):
         raise ValueError(f"{len(images)} images, {len(degradations)} degradations and {len(seeds)} view seeds")
-    at_once = 1 if images.device.type == "cpu" else max(1, _PIXELS_AT_ONCE // images[0, 0].numel())
+    at_once = 1 if images.device.type == "cpu" else max(1, _PIXELS_AT_ONCE // math.prod(images.shape[-2:]))
     changed = [i for i, degradation in enumerate(degradations) if not degradation.is_identity]
     result = images.clone()
     for start in range(0, len(changed), at_once):

@@ -305,7 +305,10 @@ def test_together_equals_one_by_one(size: tuple[int, int]) -> None:
 
 
 class Launches(TorchDispatchMode):
-    """Counts operations that read or write the tensors of a device, views of them not."""
+    """Counts operations that read or write the tensors of a device, views of them not.
+
+    Only copies may bring tensors of two devices together. On `meta`, reading a value (as .item() does) is an error.
+    """
 
     def __init__(self, device: str) -> None:
         super().__init__()
@@ -314,8 +317,9 @@ class Launches(TorchDispatchMode):
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
         leaves = tree_leaves((args, kwargs or {}, result))
-        if not function.is_view and any(isinstance(x, Tensor) and x.device.type == self.device for x in leaves):
-            self.count += 1
+        devices = {x.device.type for x in leaves if isinstance(x, Tensor)}
+        assert len(devices) < 2 or function.name() in ("aten::_to_copy", "aten::copy_"), function
+        self.count += not function.is_view and self.device in devices
         return result
 
 
