@@ -322,7 +322,7 @@ def degrade(images: Tensor, degradations: Sequence[Degradation], view_seeds: Seq
     result = images.clone()
     for start in range(0, len(changed), at_once):
         part = changed[start : start + at_once]
-        index = upload(torch.tensor(part), images.device)
+        index = slice(part[0], part[0] + 1) if len(part) == 1 else upload(torch.tensor(part), images.device)
         result[index] = degrade_together(images[index], [degradations[i] for i in part], [seeds[i] for i in part])
     return result
 

@@ -24,6 +24,8 @@ from .ragged import RaggedImages, Size, apply_where, upload
 KernelKind = Literal["gaussian", "generalized", "plateau", "sinc"]
 ResizeFilter = Literal["area", "bilinear", "bicubic"]
 NoiseKind = Literal["gaussian", "poisson"]
+ResizedAxis = tuple[ResizeFilter, int, int]
+"""Filter, old and new length."""
 
 # Photons per full-scale value of Poisson noise. BasicSR counts an image's distinct values instead (256 for nearly every
 # photo), which would give two views of one face different noise.
@@ -107,8 +109,11 @@ def blur_all(images: RaggedImages, kernels: Sequence[BlurKernel]) -> Tensor:
     M, N = images.pixels.shape[-2:]
     largest = max(kernel.size_px for kernel in kernels)
     pad = largest // 2
-    centred = [F.pad(kernel.weights(), ((largest - kernel.size_px) // 2,) * 4) for kernel in kernels]
-    weights = upload(torch.stack(centred).to(images.pixels.dtype), images.pixels.device)
+    centred = torch.zeros(len(kernels), largest, largest, dtype=images.pixels.dtype)
+    for place, kernel in zip(centred, kernels, strict=True):
+        edge = (largest - kernel.size_px) // 2
+        place[edge : largest - edge, edge : largest - edge] = kernel.weights()
+    weights = upload(centred, images.pixels.device)
     padded = images.extended(pad, M + 2 * pad, N + 2 * pad)
     # Multiples of 16 transform several times faster than odd lengths; the rows added are cropped away.
     shape = [side + (-side) % 16 for side in padded.shape[-2:]]
@@ -134,25 +139,30 @@ def resize_all(images: RaggedImages, sizes: Sequence[Size], modes: Sequence[Resi
     return RaggedImages(resized, tuple(sizes))
 
 
-def _resize_rows(pixels: Tensor, axes: Sequence[tuple[ResizeFilter, int, int]]) -> Tensor:
+def _resize_rows(pixels: Tensor, axes: Sequence[ResizedAxis]) -> Tensor:
     """(B, C, M, N) to (B, C, largest new, N). A row of the result is a weighted sum of few rows, summed in one pass."""
     B, C, M, N = pixels.shape
-    taps = [_resize_taps(*axis) for axis in axes]
-    shape = (B, max(new for _, _, new in axes), max(index.shape[1] for index, _ in taps))
-    indices, weights = np.zeros(shape, np.int64), np.zeros(shape, np.float32)
-    for i, (index, weight) in enumerate(taps):
-        indices[i, : index.shape[0], : index.shape[1]] = index
-        weights[i, : index.shape[0], : index.shape[1]] = weight
-    # Images and channels lie below each other, as one table of rows.
-    rows = torch.from_numpy(indices)[:, None] + M * torch.arange(B * C).view(B, C, 1, 1)  # (B, C, new, T)
-    shares = torch.from_numpy(weights).to(pixels.dtype)[:, None].expand(rows.shape)
+    rows, shares = (torch.from_numpy(table) for table in _row_tables(tuple(axes), C, M))
     summed = F.embedding_bag(
-        upload(rows.flatten(0, 2), pixels.device),
+        upload(rows, pixels.device),
         pixels.reshape(-1, N),
-        per_sample_weights=upload(shares.flatten(0, 2), pixels.device),
+        per_sample_weights=upload(shares.to(pixels.dtype), pixels.device),
         mode="sum",
     )
-    return summed.view(B, C, shape[1], N)
+    return summed.view(B, C, -1, N)
+
+
+@lru_cache(maxsize=8)  # a square picture's columns take its rows' tables, and all views of a face the same
+def _row_tables(axes: tuple[ResizedAxis, ...], channels: int, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that each new row sums and their shares, (B·C·largest new, T), where all images' rows lie in one table."""
+    taps = [_resize_taps(*axis) for axis in axes]
+    shape = (len(axes), 1, max(new for _, _, new in axes), max(index.shape[1] for index, _ in taps))
+    rows, shares = np.zeros(shape, np.int64), np.zeros(shape, np.float32)
+    for i, (index, weight) in enumerate(taps):
+        rows[i, 0, : index.shape[0], : index.shape[1]] = index
+        shares[i, 0, : index.shape[0], : index.shape[1]] = weight
+    rows = rows + length * np.arange(len(axes) * channels).reshape(-1, channels, 1, 1)
+    return rows.reshape(-1, shape[-1]), shares.repeat(channels, 1).reshape(-1, shape[-1])
 
 
 @lru_cache(maxsize=256)

@@ -91,8 +91,9 @@ def jpeg_roundtrip_all(images: RaggedImages, qualities: Sequence[int]) -> Tensor
     ycc = RaggedImages(ycc.round_(), images.sizes).extended(0, M + -M % 16, N + -N % 16).clamp_(-128, 127)
     luma = _quantize(ycc[:, :1], tables[:, 0])[..., :M, :N]
     # libjpeg's averages round down and up in alternate columns.
-    bias = 0.25 + 0.25 * (torch.arange(ycc.shape[-1] // 2, device=device) % 2)
-    chroma = _quantize(F.avg_pool2d(ycc[:, 1:], 2).add_(bias).floor_(), tables[:, 1])
+    chroma = F.avg_pool2d(ycc[:, 1:], 2).add_(0.25)
+    chroma[..., 1::2].add_(0.25)
+    chroma = _quantize(chroma.floor_(), tables[:, 1])
     halves = tuple(((h + 1) // 2, (w + 1) // 2) for h, w in images.sizes)
     chroma = RaggedImages(chroma, halves).extended(0, (M + 1) // 2, (N + 1) // 2)
     chroma = F.interpolate(chroma, scale_factor=2, mode="bilinear")[..., :M, :N].round()
