@@ -35,6 +35,8 @@ class Options(HeadSelection):
 
     weights: Path = DEFAULT_WEIGHTS
     """Model: a .safetensors checkpoint (default: the built-in one)."""
+    base: Path | None = None
+    """The Stable Diffusion weights that the model was trained on top of, if it is stored as a difference to them."""
     steps: int = 50
     """Denoising steps, 1 to 1000."""
     seed: int = 0
@@ -116,7 +118,7 @@ def run(options: Options) -> None:
     with writing(options.out):  # found out now, not after an hour's work
         options.out.mkdir(parents=True, exist_ok=True)
     render_seconds = render_heads(benchmark, needed, options.workers)
-    model = functools.cache(lambda: load_model(options.weights, str(device), dtype))
+    model = functools.cache(lambda: load_model(options.weights, str(device), dtype, base=options.base))
     with progress_bar("measuring", len(seeds), len(seeds) - len(todo)) as advance:
         for count in evaluation.measure(model, seeds, options.batch, machine_name(device)):
             advance(count)
