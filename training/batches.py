@@ -22,7 +22,7 @@ from nvb_core.cameras import Cameras, roll_rotation
 from nvb_core.degradation import PRESETS, DegradationMix, DegradationRanges, degrade, sample_degradation
 from nvb_core.errors import ConfigError
 
-from .data import FaceFolder, to_float
+from .data import FaceFolder, FaceSource, to_float
 
 Ranges = DegradationRanges | DegradationMix
 Batch = TypeVar("Batch")
@@ -58,11 +58,13 @@ class RestorationBatch:
 
     lq: Tensor  # (B, 3, S, S)
     target: Tensor  # (B, 3, S, S)
-    cameras: Tensor  # (B, 16) camera vectors
+    cameras: Tensor  # (B, 16) camera vectors; zero where unknown
+    has_camera: Tensor  # (B,) bool
 
     def __post_init__(self) -> None:
         _check_shape("target", self.target, tuple(self.lq.shape))
         _check_shape("cameras", self.cameras, (len(self.lq), 16))
+        _check_shape("has_camera", self.has_camera, (len(self.lq),))
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,13 +114,23 @@ def jittered_crops(images: Tensor, cameras: Cameras, boxes: Sequence[CropBox], s
 
 def sample_crops(
     folder: FaceFolder, batch_size: int, rng: np.random.Generator, jitter: CropJitter
-) -> tuple[Tensor, Cameras]:
-    """Clean random crops (B, 3, S, S) of random images, half of them mirrored, and their cameras."""
-    chosen = torch.from_numpy(rng.integers(len(folder), size=batch_size))
+) -> tuple[Tensor, Cameras, Tensor]:
+    """Clean random crops (B, 3, S, S) of random images, half of them mirrored, their cameras, and which are known (B,).
+
+    Cameras of images of unknown camera mean nothing.
+    """
+    chosen = _choose_images(folder, batch_size, rng)
     mirror = _coin(rng, batch_size)
-    images = _mirror_images_(to_float(folder.pixels[chosen]), mirror)
-    boxes = [jitter.sample(rng, folder.canonical_box) for _ in images]
-    return jittered_crops(images, _mirror_cameras(folder.cameras[chosen], mirror), boxes, folder.size)
+    parts = folder.by_source(chosen)
+    boxes = _jittered_boxes(parts, batch_size, rng, jitter)
+    crops, has_camera = torch.empty(batch_size, 3, folder.size, folder.size), torch.empty(batch_size, dtype=torch.bool)
+    labels = torch.empty(batch_size, 25, dtype=torch.float64)
+    for source, rows, local in parts:
+        images = _mirror_images_(to_float(source.images(local)), mirror[rows])
+        cameras = _mirror_cameras(source.cameras[local], mirror[rows])
+        crops[rows], cropped = jittered_crops(images, cameras, [boxes[row] for row in rows], folder.size)
+        labels[rows], has_camera[rows] = cropped.to_eg3d(), source.has_camera[local]
+    return crops, Cameras.from_eg3d(labels), has_camera
 
 
 def sample_restoration_batch(
@@ -129,9 +141,9 @@ def sample_restoration_batch(
     ranges: Ranges = PRESETS["train"],
 ) -> RestorationBatch:
     """Step 1: jittered crops of random images and their degraded copies, each degraded in its own way."""
-    target, cameras = sample_crops(folder, batch_size, rng, jitter)
+    target, cameras, has_camera = sample_crops(folder, batch_size, rng, jitter)
     lq = degrade(target, [sample_degradation(rng, ranges) for _ in target])
-    return RestorationBatch(lq, target, cameras.to_vector())
+    return RestorationBatch(lq, target, cameras.to_vector() * has_camera[:, None], has_camera)
 
 
 def sample_view_batch(
@@ -145,32 +157,58 @@ def sample_view_batch(
 ) -> ViewBatch:
     """Step 2: random subjects, a random source image and `views` other images of each; half of the faces mirrored.
 
-    With source_target_probability (chosen) the first target is the source's own picture, uncropped.
-    Raises ConfigError if no subject has more than `views` images.
+    Only images whose cameras are known are used. With source_target_probability (chosen) the first target is the
+    source's own picture, uncropped. Raises ConfigError if no subject has more than `views` such images.
     """
     chosen = _choose_views(folder, faces, views, rng, source_target_probability)  # (B, 1 + N), source first
-    flat = torch.from_numpy(chosen.reshape(-1))
     mirror = _coin(rng, faces)
-    flat_mirror = mirror.repeat_interleave(views + 1)
-    images = _mirror_images_(to_float(folder.pixels[flat]), flat_mirror).unflatten(0, (faces, views + 1))
-    cameras = _mirror_cameras(folder.cameras[flat], flat_mirror)
-
-    boxes = [jitter.sample(rng, folder.canonical_box) for _ in range(faces)]
-    source, source_cameras = jittered_crops(images[:, 0], cameras[:: views + 1], boxes, folder.size)
-    targets = folder.canonical_crops(images[:, 1:].flatten(0, 1))
-    side = images.shape[-1]
-    vectors = crop_cameras(cameras, folder.canonical_box, side, side).to_vector().unflatten(0, (faces, views + 1))
+    parts = folder.by_source(chosen[:, 0])
+    boxes = _jittered_boxes(parts, faces, rng, jitter)
+    sources, targets = (torch.empty(faces, n, 3, folder.size, folder.size) for n in (1, views))
+    vectors = torch.empty(faces, 1 + views, 16)
+    for source, rows, first in parts:
+        local = first[:, None] + torch.from_numpy(chosen[rows] - chosen[rows, :1])
+        images, cameras = _mirrored_views(source, local, mirror[rows])
+        centred = crop_cameras(cameras, source.canonical_box, source.side, source.side)
+        vectors[rows] = centred.to_vector().unflatten(0, (-1, views + 1))
+        picked = [boxes[row] for row in rows]
+        sources[rows, 0], cropped = jittered_crops(images[:, 0], cameras[:: views + 1], picked, folder.size)
+        vectors[rows, 0] = cropped.to_vector()
+        targets[rows] = source.canonical_crops(images[:, 1:].flatten(0, 1), folder.size).unflatten(0, (-1, views))
 
     degradations = [sample_degradation(rng, ranges) for _ in range(faces)]
+    repeated = [d for d in degradations for _ in range(views)]
+    degraded = degrade(targets.flatten(0, 1), repeated, list(range(1, views + 1)) * faces)
     return ViewBatch(
-        lq=degrade(source, degradations),
-        source_cameras=source_cameras.to_vector(),
-        targets=targets.unflatten(0, (faces, views)),
+        lq=degrade(sources[:, 0], degradations),
+        source_cameras=vectors[:, 0],
+        targets=targets,
         target_cameras=vectors[:, 1:],
-        degraded_targets=degrade(
-            targets, [d for d in degradations for _ in range(views)], list(range(1, views + 1)) * faces
-        ).unflatten(0, (faces, views)),
+        degraded_targets=degraded.unflatten(0, (faces, views)),
     )
+
+
+def _mirrored_views(source: FaceSource, indices: Tensor, mirror: Tensor) -> tuple[Tensor, Cameras]:
+    """Images (B, N, 3, H, H) of a source at indices (B, N), faces flipped where mirror (B,), and cameras (B·N)."""
+    flat, flips = indices.flatten(), mirror.repeat_interleave(indices.shape[1])
+    images = _mirror_images_(to_float(source.images(flat)), flips)
+    return images.unflatten(0, tuple(indices.shape)), _mirror_cameras(source.cameras[flat], flips)
+
+
+def _jittered_boxes(
+    parts: Sequence[tuple[FaceSource, np.ndarray, Tensor]], count: int, rng: np.random.Generator, jitter: CropJitter
+) -> list[CropBox]:
+    """One box for each item (B), about the canonical crop of its own source."""
+    canonical = {row: source.canonical_box for source, rows, _ in parts for row in rows.tolist()}
+    return [jitter.sample(rng, canonical[row]) for row in range(count)]
+
+
+def _choose_images(folder: FaceFolder, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Image indices (B,)."""
+    probabilities = folder.image_probabilities
+    if probabilities is None:
+        return rng.integers(len(folder), size=count)
+    return rng.choice(len(folder), size=count, p=probabilities)
 
 
 def _choose_views(
@@ -179,10 +217,10 @@ def _choose_views(
     """Image indices (B, 1 + N), source first."""
     usable = np.flatnonzero(folder.view_counts > views)
     if not len(usable):
-        most = folder.view_counts.max()
+        most = folder.view_counts.max(initial=0)
         raise ConfigError(f"no subject has the {views + 1} images that {views} target views need (most: {most})")
-    rows = [rng.permutation(folder.views[subject])[: views + 1] for subject in rng.choice(usable, size=faces)]
-    chosen = np.stack(rows)
+    subjects = rng.choice(usable, size=faces, p=folder.probabilities(folder.subject_sources[usable]))
+    chosen = np.stack([rng.permutation(folder.views[subject])[: views + 1] for subject in subjects])
     own = rng.random(faces) < source_target_probability
     chosen[own, 1] = chosen[own, 0]
     return chosen
@@ -206,15 +244,19 @@ def _mirror_cameras(cameras: Cameras, mirror: Tensor) -> Cameras:
     )
 
 
-def prefetch(make_batch: Callable[[int], Batch], start_step: int, depth: int = 2) -> Generator[Batch, None, None]:
-    """make_batch(start_step), make_batch(start_step + 1), ... without end, made ahead of use by one worker thread.
+def prefetch(
+    make_batch: Callable[[int], Batch], start_step: int, depth: int = 2, workers: int = 1
+) -> Generator[Batch, None, None]:
+    """make_batch(start_step), make_batch(start_step + 1), ... without end, made ahead of use by worker threads.
 
-    An exception in make_batch is raised at its step. Closing the iterator drops what is waiting.
+    At least `depth` batches are under way or waiting, and one for each worker. Threads and not processes, since
+    decoding and torch leave Python's lock alone: see benchmarks/data_loading.py. An exception in make_batch is raised
+    at its step. Closing the iterator drops what is waiting.
     """
     # One thread inside torch: a second team beside the training's own makes OpenMP sleep at every barrier of either.
-    with ThreadPoolExecutor(1, "batches", initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with ThreadPoolExecutor(workers, "batches", initializer=torch.set_num_threads, initargs=(1,)) as pool:
         steps = itertools.count(start_step)
-        pending = deque(pool.submit(make_batch, next(steps)) for _ in range(depth))
+        pending = deque(pool.submit(make_batch, next(steps)) for _ in range(max(depth, workers)))
         try:
             while True:
                 pending.append(pool.submit(make_batch, next(steps)))

@@ -142,7 +142,8 @@ class Trainer:
                 remove_partial_files(self.options.out)
                 log = stack.enter_context(closing(RunLog(self.options.out, self.progress.step)))
             stop = stack.enter_context(StopSignal())
-            batches = prefetch(self.stage.make_batch, self.progress.step * self.options.accumulate)
+            first = self.progress.step * self.options.accumulate
+            batches = prefetch(self.stage.make_batch, first, workers=self.options.workers)
             self._run_steps(stack.enter_context(closing(batches)), log, stop)
             self.save()
         self.accelerator.end_training()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from nvb_core.checkpoint import load_model, read_metadata, save_model
 from nvb_core.errors import ConfigError
 
 from . import step1, step2, vae
-from .data import INDEX_NAME, read_index
+from .data import INDEX_NAME, FaceIndex, read_index
 from .export import MODEL_NAME
 from .loop import STATE_NAME, check_budget
 from .options import RunOptions, Step1Options, Step2Options, VAEOptions
@@ -76,7 +76,7 @@ def train(options: Options) -> Path:
         return {"data": options.data, "seed": options.seed, "out": options.out / name, "budget_minutes": minutes}
 
     step2_options = Step2Options(**stage("step2"), init=options.out / "step1" / MODEL_NAME)
-    _require_views(options.data, step2_options.views)
+    step2_options = replace(step2_options, data=_folders_with_views(options.data, step2_options.views))
     _run_stage(vae.train, VAEOptions(**stage("vae")))
     _run_stage(step1.train, Step1Options(**stage("step1"), init=options.out / "vae" / MODEL_NAME))
     _run_stage(step2.train, step2_options)
@@ -87,11 +87,25 @@ def train(options: Options) -> Path:
     return weights
 
 
-def _require_views(folders: Sequence[Path], views: int) -> None:
-    """Raise ConfigError now and not hours later, in step 2, if no subject has a source and `views` target images."""
-    most = max(max(Counter(read_index(folder).subjects).values()) for folder in folders)
-    if most <= views:
-        raise ConfigError(f"no subject in {folders[0]} has the {views + 1} images that step 2 needs (most: {most})")
+def _folders_with_views(folders: Sequence[Path], views: int) -> tuple[Path, ...]:
+    """The folders that step 2 can use: some subject has a source and `views` target images of known cameras.
+
+    Raises ConfigError, now and not hours later, if there is none.
+    """
+    most = {folder: _most_views(read_index(folder)) for folder in folders}
+    usable = tuple(folder for folder in folders if most[folder] > views)
+    if not usable:
+        found = max(most.values())
+        raise ConfigError(
+            f"no subject in {folders[0]} has the {views + 1} images with cameras that step 2 needs (most: {found})"
+        )
+    return usable
+
+
+def _most_views(index: FaceIndex) -> int:
+    """Images with a known camera of the subject that has most."""
+    posed = zip(index.subjects, index.has_camera.tolist(), strict=True)
+    return max(Counter(subject for subject, known in posed if known).values(), default=0)
 
 
 def _run_stage(train_stage: Callable[[Any], int], options: RunOptions) -> None:

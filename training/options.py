@@ -8,6 +8,8 @@ from typing import Literal
 
 from nvb_core.errors import ConfigError
 
+from .data import InMemory, Split
+
 Precision = Literal["auto", "no", "bf16"]
 PredictionType = Literal["epsilon", "v_prediction"]
 
@@ -46,6 +48,14 @@ class RunOptions:
     """Autocast; `auto` is bf16 where the processor computes in it, else none."""
     seed: int = 0
     """Start of all random numbers."""
+    data_weights: tuple[float, ...] = ()
+    """How often each folder of `data` is drawn from, relative to the others; default: by its number of images."""
+    split: Split = "all"
+    """Which subjects to train on; where a folder names no splits, a hash of their names parts them 90 : 5 : 5."""
+    in_memory: InMemory = "auto"
+    """Whether to hold all images decoded in memory; `auto` does if they fit in 4 GiB."""
+    workers: int = 1
+    """Threads that make batches, which don't depend on their number."""
     save_minutes: float = 5.0
     """Wall-clock minutes between resume states; 0 saves after every step."""
     log_every: int = 20
@@ -59,7 +69,7 @@ class RunOptions:
     steps there are, instead of `steps`; 0 is no budget."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulate", "log_every"):
+        for name in ("steps", "batch_size", "accumulate", "log_every", "workers"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}, must be at least 1")
         _require_not_negative(

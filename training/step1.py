@@ -21,7 +21,7 @@ from nvb_core.pipeline import SamplingOptions, restore
 
 from .batches import RestorationBatch, batch_generator, sample_restoration_batch
 from .command import run_command
-from .data import FaceFolder
+from .data.load import load_faces
 from .export import export_stage, start_model
 from .loop import Trainer, process_index
 from .options import Step1Options
@@ -95,9 +95,15 @@ class Step1Network(nn.Module):
         features = model.encoder(batch.lq, timesteps)
         prediction = model.unet(noisy, timesteps, model.context(features)).sample.float()
         diffusion, latent = F.mse_loss(prediction, target), F.mse_loss(self.latent_head(features).float(), latents)
-        camera = F.mse_loss(model.view.camera_predictor(features).float(), batch.cameras)
+        camera = masked_mse(model.view.camera_predictor(features).float(), batch.cameras, batch.has_camera)
         loss = diffusion + self.options.latent_weight * latent + self.options.camera_weight * camera
         return {"loss": loss, "diffusion": diffusion, "latent": latent, "camera": camera}
+
+
+def masked_mse(predicted: Tensor, true: Tensor, known: Tensor) -> Tensor:
+    """MSE of the rows (B, N) that are known (B,); 0 if none is."""
+    true = torch.where(known[:, None], true, predicted.detach())
+    return F.mse_loss(predicted, true) / known.float().mean().clamp_min(1 / len(known))
 
 
 class Step1Stage:
@@ -106,7 +112,7 @@ class Step1Stage:
     def __init__(self, options: Step1Options, rank: int) -> None:
         self.options, self.rank = options, rank
         self.model = start_model(options.init, options.base, options.prediction_type)
-        self.folder = FaceFolder.load(options.data, self.model.config.image_size, show_progress=rank == 0)
+        self.folder = load_faces(options, self.model.config.image_size, rank)
         self.network = Step1Network(self.model, options)
 
     def make_batch(self, index: int) -> RestorationBatch:

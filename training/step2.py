@@ -19,7 +19,7 @@ from nvb_core.pipeline import SamplingOptions, render_cameras
 
 from .batches import ViewBatch, batch_generator, sample_view_batch
 from .command import run_command
-from .data import FaceFolder
+from .data.load import load_faces
 from .export import export_stage, start_model
 from .loop import Trainer, process_index
 from .losses import feature_losses
@@ -85,7 +85,8 @@ class Step2Stage:
     def __init__(self, options: Step2Options, rank: int) -> None:
         self.options, self.rank = options, rank
         self.model = start_model(options.init, options.base)
-        self.folder = FaceFolder.load(options.data, self.model.config.image_size, show_progress=rank == 0)
+        self.folder = load_faces(options, self.model.config.image_size, rank)
+        self.folder.require_views(options.views)
         self.network = Step2Network(self.model, options)
 
     def make_batch(self, index: int) -> ViewBatch:

@@ -19,7 +19,7 @@ from nvb_core.model import NVBModel
 
 from .batches import CropJitter, batch_generator, sample_crops
 from .command import run_command
-from .data import FaceFolder
+from .data.load import load_faces
 from .export import export_stage, start_model
 from .loop import Trainer, process_index
 from .losses import gradient_l1
@@ -71,7 +71,7 @@ class VAEStage:
         if options.latent_channels:
             self.model = widen_latents(self.model, options.latent_channels)
         self.options, self.rank = options, rank
-        self.folder = FaceFolder.load(options.data, self.model.config.image_size, show_progress=rank == 0)
+        self.folder = load_faces(options, self.model.config.image_size, rank)
         self.network = VAENetwork(self.model.vae, options)
 
     def make_batch(self, index: int) -> ImageBatch:

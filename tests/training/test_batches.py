@@ -3,7 +3,9 @@ from __future__ import annotations
 import itertools
 import math
 import threading
-from dataclasses import fields
+import time
+from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +20,8 @@ from training.batches import (
     CropJitter,
     RestorationBatch,
     ViewBatch,
+    _choose_images,
+    _choose_views,
     batch_generator,
     jittered_crops,
     prefetch,
@@ -25,7 +29,7 @@ from training.batches import (
     sample_restoration_batch,
     sample_view_batch,
 )
-from training.data import FaceFolder, to_float
+from training.data import FaceFolder, FaceSource, InMemory, to_float
 
 SIZE, SIDE = 64, 80  # canonical crop and whole image: margin 1.25
 POINT = torch.tensor([[0.06, -0.04, 0.12]], dtype=torch.float64)
@@ -47,6 +51,12 @@ def find_dot(image: Tensor) -> Tensor:
     return torch.stack([(weight.sum(0) * axis).sum(), (weight.sum(1) * axis).sum()]) / weight.sum()
 
 
+def in_memory(pixels: Tensor, cameras: Cameras, has_camera: Tensor | None = None) -> FaceSource:
+    known = torch.ones(len(pixels), dtype=torch.bool) if has_camera is None else has_camera
+    side = pixels.shape[-1]
+    return FaceSource(Path("memory"), (), side, pixels, cameras, known, side / SIDE * SIZE)
+
+
 @pytest.fixture(scope="module")
 def folder() -> FaceFolder:
     """Five subjects seen from four sides each; every picture shows where POINT projects to."""
@@ -54,7 +64,12 @@ def folder() -> FaceFolder:
     fov = 2 * math.degrees(math.atan(1.25 * math.tan(math.radians(DEFAULT_FOV_DEG / 2))))
     cameras = Cameras.from_angles(yaw, pitch, fov_deg=fov)
     pixels = torch.stack([draw_dot(p[0]) for p in cameras.project(POINT)])
-    return FaceFolder(pixels, cameras, tuple(np.arange(20).reshape(5, 4)), float(SIZE), SIZE)
+    return FaceFolder((in_memory(pixels, cameras),), tuple(np.arange(20).reshape(5, 4)), SIZE)
+
+
+def centre_crops(folder: FaceFolder) -> Tensor:
+    source = folder.sources[0]
+    return source.canonical_crops(to_float(source.images(torch.arange(len(source)))), SIZE)
 
 
 def assert_dots(images: Tensor, vectors: Tensor) -> int:
@@ -73,17 +88,19 @@ def assert_dots(images: Tensor, vectors: Tensor) -> int:
 
 def test_jittered_crops_have_exact_cameras(folder: FaceFolder) -> None:
     rng = np.random.default_rng(0)
-    boxes = [ALWAYS.sample(rng, folder.canonical_box) for _ in range(20)]
-    crops, cameras = jittered_crops(to_float(folder.pixels), folder.cameras, boxes, SIZE)
+    source = folder.sources[0]
+    boxes = [ALWAYS.sample(rng, source.canonical_box) for _ in range(20)]
+    crops, cameras = jittered_crops(to_float(source.images(torch.arange(20))), source.cameras, boxes, SIZE)
     assert crops.shape == (20, 3, SIZE, SIZE)
     assert assert_dots(crops, cameras.to_vector()) == 0
-    one_by_one = [crop_cameras(camera, box, SIDE, SIDE) for camera, box in zip(folder.cameras, boxes, strict=True)]
+    one_by_one = [crop_cameras(camera, box, SIDE, SIDE) for camera, box in zip(source.cameras, boxes, strict=True)]
     torch.testing.assert_close(cameras.to_eg3d(), Cameras.cat(one_by_one).to_eg3d())
 
 
 def test_jitter_covers_its_ranges(folder: FaceFolder) -> None:
     rng = np.random.default_rng(0)
-    boxes = [ALWAYS.sample(rng, folder.canonical_box) for _ in range(500)]
+    canonical = folder.sources[0].canonical_box
+    boxes = [ALWAYS.sample(rng, canonical) for _ in range(500)]
     scales = np.array([b.size_px for b in boxes]) / SIZE
     shifts = np.array([(b.center_x - SIDE / 2) / b.size_px for b in boxes])
     rolls = np.array([b.roll_deg for b in boxes])
@@ -91,7 +108,7 @@ def test_jitter_covers_its_ranges(folder: FaceFolder) -> None:
         assert low <= values.min() < low + 0.05 * (high - low)
         assert high - 0.05 * (high - low) < values.max() <= high
     assert np.median(np.log(scales)) == pytest.approx(0, abs=0.03)
-    assert NEVER.sample(rng, folder.canonical_box) == folder.canonical_box == CropBox(SIDE / 2, SIDE / 2, SIZE)
+    assert NEVER.sample(rng, canonical) == canonical == CropBox(SIDE / 2, SIDE / 2, SIZE)
 
 
 @pytest.mark.parametrize("bad", [{"scale": (1.2, 0.8)}, {"shift": -0.1}, {"roll_deg": 200}, {"probability": 2}])
@@ -101,8 +118,8 @@ def test_bad_jitter(bad: dict[str, float]) -> None:
 
 
 def test_unjittered_crops_are_the_exact_centre(folder: FaceFolder) -> None:
-    crops, cameras = sample_crops(folder, 12, np.random.default_rng(0), NEVER)
-    centre = folder.canonical_crops(to_float(folder.pixels))
+    crops, cameras, _ = sample_crops(folder, 12, np.random.default_rng(0), NEVER)
+    centre = centre_crops(folder)
     both = torch.cat([centre, centre.flip(-1)])
     distance = (crops[:, None] - both[None]).abs().amax(dim=(2, 3, 4)).amin(dim=1)
     assert float(distance.max()) < 1e-5
@@ -131,7 +148,7 @@ def test_view_batch_cameras_match_pictures(folder: FaceFolder) -> None:
 
 def test_view_batch_targets_are_canonical_views_of_the_same_subject(folder: FaceFolder) -> None:
     batch = sample_view_batch(folder, 8, 2, batch_generator(0, 0, 0), NEVER, CLEAN, source_target_probability=0)
-    centre = folder.canonical_crops(to_float(folder.pixels))
+    centre = centre_crops(folder)
     pictures = torch.cat([centre, centre.flip(-1)]).flatten(1)
     shown = torch.cat([batch.lq[:, None], batch.targets], dim=1).flatten(2)  # (B, 1 + N, ...)
     found = torch.cdist(shown.flatten(0, 1), pictures).argmin(dim=1).view(8, 3) % 20
@@ -146,7 +163,10 @@ def test_view_batch_may_target_the_source(folder: FaceFolder) -> None:
 
 
 def test_targets_are_degraded_like_the_source(folder: FaceFolder) -> None:
-    still = FaceFolder(folder.pixels[:1].expand(20, -1, -1, -1), folder.cameras, folder.views, float(SIZE), SIZE)
+    source = folder.sources[0]
+    still = FaceFolder(
+        (in_memory(source.images(torch.zeros(20, dtype=torch.long)), source.cameras),), folder.views, SIZE
+    )
     batch = sample_view_batch(still, 3, 2, batch_generator(0, 0, 0), NEVER)
     for lq, targets in zip(batch.lq, batch.degraded_targets, strict=True):
         spread = (targets - lq).std()
@@ -176,12 +196,76 @@ def test_batches_are_pure_functions_of_seed_step_and_rank(folder: FaceFolder) ->
             assert not torch.equal(first.lq, make(*key).lq)
 
 
+def weighted_sum(tensor: Tensor) -> float:
+    weights = torch.linspace(-1, 1, tensor.numel(), dtype=torch.float64)
+    return float((tensor.double().flatten() * weights).sum())
+
+
+@pytest.mark.parametrize("in_memory", ["yes", "no"])
+def test_batches_stay_what_they_always_were(faces: Path, in_memory: InMemory) -> None:
+    """Sums as they were before folders could be mixed or read from disk: a run that is resumed sees the same data."""
+    folder = FaceFolder.load(faces, 32, in_memory=in_memory)
+    restoration = sample_restoration_batch(folder, 4, batch_generator(3, 5, 1))
+    for name, value in {"lq": 195.2500, "target": 184.5721, "cameras": 0.2563}.items():
+        assert weighted_sum(getattr(restoration, name)) == pytest.approx(value, abs=0.02 if name == "lq" else 2e-3)
+    first = [0.7687605023384094, 0.8461942076683044, 0.9384058713912964, 0.8618670701980591]
+    assert restoration.cameras[:, 0].tolist() == pytest.approx(first, abs=1e-6)
+    views = sample_view_batch(folder, 3, 2, batch_generator(3, 5, 1))
+    old = {"lq": -351.9775, "source_cameras": 0.9782, "targets": 296.0582, "target_cameras": 1.4481}
+    for name, value in {**old, "degraded_targets": 294.8361}.items():
+        tolerance = 0.05 if name in ("lq", "degraded_targets") else 2e-3
+        assert weighted_sum(getattr(views, name)) == pytest.approx(value, abs=tolerance)
+
+
+def mixed(folder: FaceFolder, weights: tuple[float, ...] = ()) -> FaceFolder:
+    """The folder and, after it, a second one of twice the resolution and unknown cameras in every second view."""
+    source = folder.sources[0]
+    double = source.images(torch.arange(20)).repeat_interleave(2, -1).repeat_interleave(2, -2)
+    other = in_memory(double, source.cameras, torch.arange(20) % 2 == 0)
+    more = tuple(np.arange(20, 40, 2).reshape(5, 2))
+    return FaceFolder((source, other), (*folder.views, *more), SIZE, weights)
+
+
+def test_mixed_sizes_keep_pictures_and_cameras_together(folder: FaceFolder) -> None:
+    both = mixed(folder)
+    batch = sample_restoration_batch(both, 24, batch_generator(0, 0, 0), ALWAYS, CLEAN)
+    assert 0 < int(batch.has_camera.sum()) < 24
+    assert bool((batch.cameras[~batch.has_camera] == 0).all())
+    assert_dots(batch.target[batch.has_camera], batch.cameras[batch.has_camera])
+    views = sample_view_batch(both, 24, 1, batch_generator(0, 0, 0), ALWAYS, CLEAN)
+    assert_dots(views.lq, views.source_cameras)
+    assert_dots(views.targets.flatten(0, 1), views.target_cameras.flatten(0, 1))
+
+
+def test_mixing_weights(folder: FaceFolder) -> None:
+    both = mixed(folder, (1e-9, 1.0))
+    assert (_images(both) >= 20).all()
+    assert (_images(replace(both, weights=(1.0, 1e-9))) < 20).all()
+    shares = (_images(replace(both, weights=(3.0, 1.0))) < 20).mean()
+    assert shares == pytest.approx(0.75, abs=0.04)
+
+
+def _images(folder: FaceFolder) -> np.ndarray:
+    return _choose_images(folder, 2000, batch_generator(0, 0, 0))
+
+
+def test_mixing_weights_of_subjects(folder: FaceFolder) -> None:
+    for weights, share in (((), 0.5), ((3.0, 1.0), 0.75)):
+        chosen = _choose_views(mixed(folder, weights), 2000, 1, batch_generator(0, 0, 0), 0.1)
+        assert (chosen[:, 0] < 20).mean() == pytest.approx(share, abs=0.04)
+        assert ((chosen < 20).all(axis=1) | (chosen >= 20).all(axis=1)).all()
+    only_first = _choose_views(mixed(folder, (1.0, 99.0)), 200, 3, batch_generator(0, 0, 0), 0.1)
+    assert (only_first < 20).all()  # the second has too few views
+
+
 def test_batches_check_shapes() -> None:
     image, views = torch.zeros(2, 3, 8, 8), torch.zeros(2, 4, 3, 8, 8)
     with pytest.raises(ValueError, match="target is"):
-        RestorationBatch(image, image[:1], torch.zeros(2, 16))
+        RestorationBatch(image, image[:1], torch.zeros(2, 16), torch.ones(2, dtype=torch.bool))
     with pytest.raises(ValueError, match="cameras is"):
-        RestorationBatch(image, image, torch.zeros(1, 16))
+        RestorationBatch(image, image, torch.zeros(1, 16), torch.ones(2, dtype=torch.bool))
+    with pytest.raises(ValueError, match="has_camera is"):
+        RestorationBatch(image, image, torch.zeros(2, 16), torch.ones(1, dtype=torch.bool))
     ViewBatch(image, torch.zeros(2, 16), views, torch.zeros(2, 4, 16), views)
     with pytest.raises(ValueError, match="target_cameras is"):
         ViewBatch(image, torch.zeros(2, 16), views, torch.zeros(2, 3, 16), views)
@@ -232,6 +316,47 @@ def test_prefetch_raises_at_the_failing_step() -> None:
         next(batches)
     with pytest.raises(StopIteration):
         next(batches)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_prefetch_by_several_workers_keeps_order(workers: int) -> None:
+    started = threading.Barrier(workers)
+
+    def make(step: int) -> int:
+        if step < workers:
+            started.wait(10)  # all workers are at work at once
+        time.sleep(0.01 * (step % 3))
+        return step
+
+    batches = prefetch(make, 0, workers=workers)
+    assert list(itertools.islice(batches, 20)) == list(range(20))
+    batches.close()
+
+
+def test_prefetch_by_several_workers_raises_at_the_failing_step() -> None:
+    def make(step: int) -> int:
+        if step == 4:
+            raise ConfigError("image 4 is gone")
+        time.sleep(0.01)
+        return step
+
+    batches = prefetch(make, 0, workers=3)
+    assert [next(batches) for _ in range(4)] == [0, 1, 2, 3]
+    with pytest.raises(ConfigError, match="image 4 is gone"):
+        next(batches)
+    assert not any(thread.name.startswith("batches") for thread in threading.enumerate())
+
+
+def test_batches_do_not_depend_on_workers(faces: Path) -> None:
+    folder = FaceFolder.load(faces, 32, in_memory="no")
+
+    def batches(workers: int) -> list[RestorationBatch]:
+        made = prefetch(lambda i: sample_restoration_batch(folder, 2, batch_generator(0, i, 0)), 0, workers=workers)
+        return list(itertools.islice(made, 5))
+
+    for one, several in zip(batches(1), batches(3), strict=True):
+        for field in fields(one):
+            assert torch.equal(getattr(one, field.name), getattr(several, field.name))
 
 
 def test_prefetch_closes_its_thread() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -120,7 +121,7 @@ def test_missing_data_says_how_to_make_it(tmp_path: Path, capsys: pytest.Capture
 def test_too_few_views_are_told_at_once(tmp_path: Path, faces: Path, stages_run: list[str]) -> None:
     index = read_index(faces)
     write_index(tmp_path, index.paths, index.labels, index.paths, index.meta)  # every picture its own subject
-    with pytest.raises(ConfigError, match=r"no subject .* has the 5 images that step 2 needs \(most: 1\)"):
+    with pytest.raises(ConfigError, match=r"no subject .* has the 5 images with cameras that step 2 needs \(most: 1\)"):
         main(arguments(tmp_path, tmp_path / "run"))
     assert stages_run == []
 
@@ -138,3 +139,11 @@ def test_help_documents_every_option(capsys: pytest.CaptureFixture[str]) -> None
     out = capsys.readouterr().out
     for option in ("--minutes", "--data", "--out", "--weights-out", "--seed"):
         assert option in out
+
+
+def test_step2_gets_the_folders_that_it_can_use(tmp_path: Path, faces: Path) -> None:
+    index = read_index(faces)
+    write_index(tmp_path, index.paths, torch.full_like(index.labels, math.nan), index.subjects, index.meta)
+    assert mini._folders_with_views((tmp_path, faces), 4) == (faces,)
+    with pytest.raises(ConfigError, match=r"step 2 needs \(most: 0\)"):
+        mini._folders_with_views((tmp_path,), 4)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +14,10 @@ from safetensors.torch import load_file
 from nvb_core.config import ScheduleConfig, tiny_config
 from nvb_core.denoiser import build_scheduler
 from nvb_core.model import NVBModel
+from training.data import read_index, write_index
 from training.export import start_model
 from training.options import Step1Options
-from training.step1 import DenoisingTarget, LatentHead, Step1Network, Step1Stage, draw_timesteps, train
+from training.step1 import DenoisingTarget, LatentHead, Step1Network, Step1Stage, draw_timesteps, masked_mse, train
 
 pytestmark = pytest.mark.usefixtures("accelerate_reset")
 
@@ -114,3 +117,33 @@ def test_picture_shows_input_output_and_truth(tmp_path: Path, faces: Path, tiny_
     picture = stage.picture()
     assert picture.shape == (3, 3 * 32, 8 * 32)
     assert torch.equal(picture, stage.picture())
+
+
+def test_masked_mse_counts_known_rows_alone() -> None:
+    predicted = torch.tensor([[1.0, 2.0], [5.0, 5.0], [0.0, 4.0]], requires_grad=True)
+    true = torch.zeros(3, 2)
+    everything = masked_mse(predicted, true, torch.tensor([True, True, True]))
+    assert torch.equal(everything, torch.nn.functional.mse_loss(predicted, true))
+    some = masked_mse(predicted, true, torch.tensor([True, False, True]))
+    assert some.item() == pytest.approx((1 + 4 + 0 + 16) / 4)
+    (gradient,) = torch.autograd.grad(some, predicted)
+    torch.testing.assert_close(gradient, torch.tensor([[0.5, 1.0], [0.0, 0.0], [0.0, 2.0]]))
+    none = masked_mse(predicted, true, torch.zeros(3, dtype=torch.bool))
+    assert none.item() == 0
+    assert torch.equal(torch.autograd.grad(none, predicted)[0], torch.zeros(3, 2))
+
+
+def test_images_of_unknown_camera_train_all_but_the_camera(tmp_path: Path, faces: Path, tiny_checkpoint: Path) -> None:
+    without = tmp_path / "faces"
+    shutil.copytree(faces, without)
+    index = read_index(faces)
+    write_index(without, index.paths, torch.full_like(index.labels, math.nan), index.subjects, index.meta)
+    stage = Step1Stage(options(tmp_path, without, tiny_checkpoint), rank=0)
+    batch = stage.make_batch(0)
+    assert not bool(batch.has_camera.any())
+    losses = stage.network(batch, torch.Generator().manual_seed(0))
+    assert losses["camera"].item() == 0
+    assert losses["diffusion"].item() > 0
+    with_cameras = Step1Stage(options(tmp_path, faces, tiny_checkpoint), rank=0).make_batch(0)
+    assert bool(with_cameras.has_camera.all())
+    assert torch.equal(with_cameras.lq, batch.lq)

@@ -167,7 +167,8 @@ def test_too_few_views_end_with_one_line(
     monkeypatch.setattr(sys, "argv", argv)
     assert run_command(Step2Options, train, "training.step2") == 2
     line = capsys.readouterr().err.splitlines()[-1]
-    assert line == "training.step2: error: no subject has the 6 images that 5 target views need (most: 5)"
+    assert line.startswith(f"training.step2: error: {faces}: no subject has the 6 images with cameras that 5 target")
+    assert line.endswith("(most: 5); leave this folder out of --data in step 2")
 
 
 def test_start_model_is_what_the_stage_trains(stage: Step2Stage, tiny_checkpoint: Path) -> None:

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nvb_core.errors import ConfigError, OutputError
+from tests.training.data.convert.made_up import pixels_of, save_picture
+from training.data import read_index
+from training.data.convert import run as run_module
+from training.data.convert.plan import Item, Plan, clean_name, finish
+from training.data.convert.run import Report, run
+
+
+def make_plan(source: Path, count: int = 4, **settings: Any) -> Plan:
+    for i in range(count):
+        if not (source / f"{i}.png").exists():
+            save_picture(source / f"{i}.png", i)
+    items = [Item(f"subject{i // 2}", f"{i % 2:02d}", f"{i}.png", None) for i in range(count)]
+    return finish("test", source, items, **settings)
+
+
+def convert(plan: Plan, out: Path, size: int | None = None) -> Report:
+    return run(plan, out, size, workers=1, show_progress=False)
+
+
+@pytest.fixture
+def converted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Sources that are really read, in order."""
+    names: list[str] = []
+    original = run_module.convert_image
+
+    def counting(item: Item, *rest: Any) -> int:
+        names.append(item.source)
+        return original(item, *rest)
+
+    monkeypatch.setattr(run_module, "convert_image", counting)
+    return names
+
+
+def test_a_second_run_does_what_is_missing(tmp_path: Path, converted: list[str]) -> None:
+    plan = make_plan(tmp_path / "src")
+    first = convert(plan, tmp_path / "out")
+    assert converted == ["0.png", "1.png", "2.png", "3.png"]
+    index = (tmp_path / "out" / "dataset.json").read_bytes()
+    converted.clear()
+    assert convert(plan, tmp_path / "out") == first
+    assert converted == []
+    (tmp_path / "out" / "subject1" / "00.png").unlink()
+    convert(make_plan(tmp_path / "src", 5), tmp_path / "out")
+    assert converted == ["2.png", "4.png"]
+    assert (tmp_path / "out" / "dataset.json").read_bytes() != index
+    assert len(read_index(tmp_path / "out").paths) == 5
+
+
+def test_a_changed_source_is_converted_anew(tmp_path: Path, converted: list[str]) -> None:
+    convert(make_plan(tmp_path / "src"), tmp_path / "out")
+    converted.clear()
+    pixels = save_picture(tmp_path / "src" / "2.png", 99)
+    os.utime(tmp_path / "src" / "2.png", ns=(1, 1))
+    convert(make_plan(tmp_path / "src"), tmp_path / "out")
+    assert converted == ["2.png"]
+    assert (pixels_of(tmp_path / "out" / "subject1" / "00.png") == pixels).all()
+
+
+def test_other_images_under_the_same_names_are_never_kept(tmp_path: Path, converted: list[str]) -> None:
+    convert(make_plan(tmp_path / "src"), tmp_path / "out")
+    converted.clear()
+    items = [Item(f"subject{i // 2}", f"{i % 2:02d}", f"{3 - i}.png", None) for i in range(4)]
+    convert(finish("test", tmp_path / "src", items), tmp_path / "out")
+    assert converted == ["3.png", "2.png", "1.png", "0.png"]
+    assert (pixels_of(tmp_path / "out" / "subject0" / "00.png") == pixels_of(tmp_path / "src" / "3.png")).all()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_an_interrupted_run_goes_on(
+    tmp_path: Path, converted: list[str], monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    plan = make_plan(tmp_path / "src")
+    counting = run_module.convert_image
+
+    def failing(item: Item, *rest: Any) -> int:
+        if item.source == "2.png":
+            raise error
+        return counting(item, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "convert_image", failing)
+        with pytest.raises(error):
+            convert(plan, tmp_path / "out")
+    assert not (tmp_path / "out" / "dataset.json").exists()
+    assert not list((tmp_path / "out").rglob("*.partial"))
+    with (tmp_path / "out" / "conversion.jsonl").open("a") as journal:
+        journal.write('{"name": "subj')  # killed in the middle of a line
+    converted.clear()
+    assert convert(plan, tmp_path / "out").images == 4
+    assert converted[:2] == ["2.png", "3.png"]
+    assert convert(plan, tmp_path / "out").images == 4
+
+
+def test_dropped_images_stay_dropped_without_being_read(tmp_path: Path, converted: list[str]) -> None:
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "1.png").write_bytes(b"nothing")
+    plan = make_plan(tmp_path / "src")
+    first = convert(plan, tmp_path / "out")
+    assert [(entry.file, entry.reason) for entry in first.dropped] == [("1.png", "unreadable image")]
+    converted.clear()
+    assert convert(plan, tmp_path / "out") == first
+    assert converted == []
+
+
+def test_other_settings_need_another_folder(tmp_path: Path) -> None:
+    convert(make_plan(tmp_path / "src"), tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"other settings: side None \(not 16\); choose another --out"):
+        convert(make_plan(tmp_path / "src"), tmp_path / "out", 16)
+    with pytest.raises(ConfigError, match=r"crop None \(not True\)"):
+        convert(make_plan(tmp_path / "src", crop=True), tmp_path / "out")
+
+
+def test_folders_of_others_are_left_alone(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path / "src")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "dataset.json").write_text("{}")
+    with pytest.raises(OutputError, match="no conversion has left"):
+        convert(plan, tmp_path / "out")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "conversion.jsonl").write_text("no\n")
+    with pytest.raises(ConfigError, match="not the journal of a conversion"):
+        convert(plan, tmp_path / "other")
+    with pytest.raises(ConfigError, match="is the source itself"):
+        convert(plan, tmp_path / "src")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"can.t be written"):
+        convert(plan, tmp_path / "file")
+
+
+def test_nothing_left_is_an_error_with_a_report(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path / "src")
+    with pytest.raises(ConfigError, match=r"no image is left; dropped 4: too small \(first: 0.png: 32 px, 64 are"):
+        convert(plan, tmp_path / "out", 64)
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["dropped"]["too small"]["count"] == 4
+    assert not (tmp_path / "out" / "dataset.json").exists()
+
+
+def test_names_that_collide_are_dropped(tmp_path: Path) -> None:
+    for i, name in enumerate(("a.png", "A.png")):
+        save_picture(tmp_path / "src" / str(i) / name, i)
+    items = [Item("s", "a", "0/a.png", None), Item("s", "A", "1/A.png", None)]
+    report = convert(finish("test", tmp_path / "src", items), tmp_path / "out")
+    assert [(e.file, e.reason) for e in report.dropped] == [("1/A.png", "name like that of another image")]
+
+
+def test_clean_names() -> None:
+    assert clean_name("img0001.a_b-c") == "img0001.a_b-c"
+    names = {clean_name(text) for text in ("é", "ü", "a b", "a-b", "..", "../x", "x" * 300)}
+    assert len(names) == 7
+    assert all(name and not name.startswith(".") and "/" not in name and len(name) < 100 for name in names)

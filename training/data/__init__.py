@@ -1,0 +1,17 @@
+"""Training data: the common on-disk form of face folders, reading them, and converters into it."""
+
+from .folder import FaceFolder, FaceSource, InMemory, to_float
+from .index import INDEX_NAME, FaceIndex, Split, derived_split, read_index, write_index
+
+__all__ = [
+    "INDEX_NAME",
+    "FaceFolder",
+    "FaceIndex",
+    "FaceSource",
+    "InMemory",
+    "Split",
+    "derived_split",
+    "read_index",
+    "to_float",
+    "write_index",
+]

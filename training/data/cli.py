@@ -1,0 +1,173 @@
+"""Convert other data sets for training, and look at any."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, subcommand
+
+from nvb_core.errors import ConfigError
+from nvb_core.sheet import MAX_VIEWS
+from nvb_core.staging import write_atomically
+
+from .convert.faces import Subjects
+from .convert.plan import Plan
+
+
+@dataclass(frozen=True)
+class Common:
+    """What all kinds share."""
+
+    src: Positional[Path]
+    """Folder of the source."""
+    out: Path
+    """Face folder to write. The same command goes on after an interruption."""
+    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
+    """Threads; default: one a core."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.workers <= 256:
+            raise ConfigError(f"--workers is {self.workers}, must be in 1-256")
+        size = getattr(self, "size", None)
+        if size is not None and not 16 <= size <= 4096:
+            raise ConfigError(f"--size is {size}, must be in 16-4096")
+
+    def plan(self) -> Plan:
+        """What the source holds."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class EG3D(Common):
+    """FFHQ, CelebA or any other folder with EG3D's dataset.json; mirrored images stay with their originals."""
+
+    size: int | None = None
+    """Pixels to scale images to; default: as they are."""
+
+    def plan(self) -> Plan:
+        from .convert.eg3d import plan_eg3d
+
+        return plan_eg3d(self.src)
+
+
+@dataclass(frozen=True)
+class Generated(Common):
+    """Heads that EG3D or PanoHead has generated: a folder per head with dataset.json or a label beside each image
+    (.json, .txt or .npy of 25 numbers), or the strips of views that their gen_samples.py writes."""
+
+    size: int | None = None
+    """Pixels to scale images to; default: as they are."""
+    pivot_z: float | None = None
+    """Strips only: z of the point that cameras look at; default: EG3D's 0.2 for three views, PanoHead's 0 for five."""
+
+    def plan(self) -> Plan:
+        from .convert.generated import plan_generated
+
+        return plan_generated(self.src, self.pivot_z)
+
+
+@dataclass(frozen=True)
+class Transforms(Common):
+    """nerfstudio's transforms.json of undistorted pictures, one for SRC or for each folder in it; heads are cropped."""
+
+    size: int = 512
+    """Pixels of the canonical view; images get --margin times as many."""
+    margin: float = 1.25
+    """Show this many times the canonical view (1 to 2), so that training can jitter crops."""
+    similarity: Path | None = None
+    """JSON file with the 4x4 matrix that takes the scene into EG3D's space (y up, face along +z, head's centre at the
+    origin, cameras 2.7 away); without it the scene must be there."""
+
+    def plan(self) -> Plan:
+        from .convert.transforms import plan_transforms
+
+        return plan_transforms(self.src, self.similarity, self.margin)
+
+
+@dataclass(frozen=True)
+class Faces(Common):
+    """A plain folder of faces without cameras, for the autoencoder and step 1."""
+
+    size: int = 512
+    """Pixels of the aligned crop; images get --margin times as many."""
+    margin: float = 1.0
+    """Show this many times the aligned crop (1 to 2); with --no-crop: that the pictures do."""
+    crop: bool = True
+    """Find the largest face and take its aligned crop; --no-crop takes whole, square pictures."""
+    subjects: Subjects = "image"
+    """Whether each image or each folder of images is a subject."""
+
+    def plan(self) -> Plan:
+        from .convert.faces import plan_faces
+
+        return plan_faces(self.src, self.crop, self.margin, self.subjects)
+
+
+Kind = (
+    Annotated[EG3D, subcommand("eg3d")]
+    | Annotated[Generated, subcommand("generated")]
+    | Annotated[Transforms, subcommand("transforms")]
+    | Annotated[Faces, subcommand("faces")]
+)
+
+
+@dataclass(frozen=True)
+class Convert:
+    """Turn another data set into a face folder that training reads, and report what was dropped and why."""
+
+    kind: OmitSubcommandPrefixes[OmitArgPrefixes[Kind]]
+
+    def run(self) -> None:
+        """Convert and print a summary."""
+        from .convert.run import REPORT_NAME, run
+
+        options = self.kind
+        report = run(options.plan(), options.out, options.size, options.workers)
+        print("\n".join([f"wrote {options.out}: {report.lines()[0]}", *report.lines()[1:]]))
+        if report.dropped:
+            print(f"all {len(report.dropped)} that were dropped: {options.out / REPORT_NAME}")
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A contact sheet of a face folder: random subjects and views, the axes of their labels, and all cameras."""
+
+    folder: Positional[Path]
+    """Face folder."""
+    out: Path = Path("sheet.png")
+    """Picture to write (PNG)."""
+    subjects: int = 6
+    """Rows."""
+    views: int = 8
+    """Columns."""
+    seed: int = 0
+    """Which subjects and views."""
+
+    def __post_init__(self) -> None:
+        if min(self.subjects, self.views) < 1 or self.subjects * self.views > MAX_VIEWS:
+            raise ConfigError(f"--subjects times --views is {self.subjects * self.views}, must be in 1-{MAX_VIEWS}")
+        if self.seed < 0:
+            raise ConfigError(f"--seed is {self.seed}, must be at least 0")
+
+    def run(self) -> None:
+        """Draw and write."""
+        from .sheet import draw_sheet
+
+        sheet = draw_sheet(self.folder, self.subjects, self.views, self.seed)
+        write_atomically(self.out, lambda partial: sheet.save(partial, format="PNG"))
+        print(f"wrote {self.out}")
+
+
+Command = Annotated[Convert, subcommand("convert")] | Annotated[Sheet, subcommand("sheet")]
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run `nvb-face data`. Raises NVBError."""
+    command: Convert | Sheet = tyro.cli(Command, args=list(argv), prog="nvb-face data")
+    command.run()
+    return 0

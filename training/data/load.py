@@ -1,0 +1,22 @@
+"""The face folders that a stage's options ask for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .folder import FaceFolder
+
+if TYPE_CHECKING:
+    from ..options import RunOptions
+
+
+def load_faces(options: RunOptions, size: int, rank: int) -> FaceFolder:
+    """The folders of `options.data`, drawn from, parted and held as the options say. Raises ConfigError."""
+    return FaceFolder.load(
+        options.data,
+        size,
+        show_progress=rank == 0,
+        weights=options.data_weights,
+        split=options.split,
+        in_memory=options.in_memory,
+    )
