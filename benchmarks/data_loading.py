@@ -2,6 +2,7 @@
 
 python -m benchmarks.data_loading
 
+Fewer cores busy than workers means that something else holds them up: other processes, the disk, or Python's lock.
 The pictures are crops of examples/astronaut.jpg, as PNG. A GPU starves if it takes more images a second than this.
 """
 
@@ -46,13 +47,14 @@ def make_folder(folder: Path, subjects: int, size: int) -> None:
     write_index(folder, paths, cameras.to_eg3d(), [path[:4] for path in paths], {})
 
 
-def images_per_second(make_batch: Callable[[int], Any], images: int, workers: int, batches: int) -> float:
-    """Images a second of the first batches of `make_batch`, which makes `images` of them."""
-    started = time.perf_counter()
+def images_per_second(make_batch: Callable[[int], Any], images: int, workers: int, batches: int) -> tuple[float, float]:
+    """Images a second of the first batches of `make_batch`, which makes `images` of them, and cores kept busy."""
+    started, cpu = time.perf_counter(), time.process_time()
     with closing(prefetch(make_batch, 0, workers=workers)) as made:
         for _ in itertools.islice(made, batches):
             pass
-        return batches * images / (time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        return batches * images / seconds, (time.process_time() - cpu) / seconds
 
 
 def batch_makers(folder: FaceFolder) -> dict[str, tuple[Callable[[int], Any], int]]:
@@ -90,10 +92,13 @@ def main() -> None:
         started = time.perf_counter()
         check_all(files, arguments.size, show_progress=False)
         print(f"checking headers at the start: {1e6 * (time.perf_counter() - started) / len(files):.0f} µs an image")
-        print(f"{'images/s at ' + str(arguments.size) + '²':<28}" + "".join(f"{w:>6} wk" for w in arguments.workers))
+        print(
+            f"{'images/s at ' + str(arguments.size) + '²':<28}"
+            + "".join(f"{w:>7} wk (cores)" for w in arguments.workers)
+        )
         for title, (make_batch, images) in batch_makers(folder).items():
             rates = [images_per_second(make_batch, images, w, arguments.images // images) for w in arguments.workers]
-            print(f"{title:<28}" + "".join(f"{rate:>9.1f}" for rate in rates), flush=True)
+            print(f"{title:<28}" + "".join(f"{rate:>10.1f} ({busy:.2f})" for rate, busy in rates), flush=True)
 
 
 if __name__ == "__main__":

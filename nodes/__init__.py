@@ -6,6 +6,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from . import (
     align,
+    apply,
     cameras,
     decode,
     degrade,
@@ -36,6 +37,7 @@ NODES: list[type[io.ComfyNode]] = [
     cameras.NVBSelectViews,
     view_features.NVBSampleViews,
     sample.NVBDDIMSampler,
+    apply.NVBApplyToModel,
     decode.NVBDecode,
     paste.NVBPasteFace,
     novel_views.NVBNovelViews,

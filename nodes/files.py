@@ -13,6 +13,7 @@ from ..nvb_core.errors import CheckpointError
 
 FOLDER = "nvb_face"
 BUILT_IN = "built-in mini"
+NO_BASE = "none"
 SUFFIX = ".safetensors"
 _PROJECT = Path(__file__).parents[1] / "pyproject.toml"
 
@@ -36,6 +37,22 @@ def checkpoint_path(name: str) -> Path:
     except FileNotFoundError:
         folders = ", ".join(folder_paths.get_folder_paths(FOLDER))
         raise CheckpointError(f"{name}: no such checkpoint in {folders}; put it there, or choose {BUILT_IN}") from None
+
+
+def base_names() -> list[str]:
+    """No base, and the checkpoints that ComfyUI knows."""
+    return [NO_BASE, *(n for n in folder_paths.get_filename_list("checkpoints") if n.lower().endswith(SUFFIX))]
+
+
+def base_path(name: str) -> Path | None:
+    """File of a Stable Diffusion checkpoint. Raises CheckpointError."""
+    if name == NO_BASE:
+        return None
+    try:
+        return Path(folder_paths.get_full_path_or_raise("checkpoints", name))
+    except FileNotFoundError:
+        folders = ", ".join(folder_paths.get_folder_paths("checkpoints"))
+        raise CheckpointError(f"{name}: no such checkpoint in {folders}; put it there, or choose {NO_BASE}") from None
 
 
 def fingerprint(path: Path) -> tuple[str, int, int]:

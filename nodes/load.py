@@ -5,17 +5,27 @@ from __future__ import annotations
 from typing import Any
 
 from comfy_api.latest import io
+from comfy_execution.graph_utils import ExecutionBlocker
 
-from .files import BUILT_IN, checkpoint_names, checkpoint_path, fingerprint, register_model_folder
+from .files import (
+    BUILT_IN,
+    NO_BASE,
+    base_names,
+    base_path,
+    checkpoint_names,
+    checkpoint_path,
+    fingerprint,
+    register_model_folder,
+)
 from .networks import DTYPES, Denoiser, NVBEncoder, NVBViewTransform, load_networks, managed
-from .sockets import CATEGORY, DenoiserPart, DenoiserSocket, Encoder, NetworkPart, ViewModel
+from .sockets import CATEGORY, DenoiserPart, DenoiserSocket, DifferencePart, Encoder, NetworkPart, ViewModel
 from .vae import NVBVAE
 
 register_model_folder()
 
 
 class NVBLoader(io.ComfyNode):
-    """Reads a checkpoint, again only if the file has changed."""
+    """Reads a checkpoint, again only if a file has changed."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -41,6 +51,14 @@ class NVBLoader(io.ComfyNode):
                     default="auto",
                     tooltip="Number format of the networks. auto: fp32 on the CPU, bf16 or fp16 on a GPU that has it.",
                 ),
+                io.Combo.Input(
+                    "base",
+                    options=base_names(),
+                    default=NO_BASE,
+                    optional=True,
+                    tooltip="For a checkpoint that was trained on top of Stable Diffusion: the very model, from "
+                    "models/checkpoints. none: the checkpoint is complete, or is for Apply to Model.",
+                ),
             ],
             outputs=[
                 Encoder.Output("encoder", display_name="encoder", tooltip="Image encoder and camera predictor."),
@@ -55,16 +73,22 @@ class NVBLoader(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, checkpoint: str, dtype: str) -> Any:
-        return fingerprint(checkpoint_path(checkpoint))
+    def fingerprint_inputs(cls, checkpoint: str, dtype: str, base: str = NO_BASE) -> Any:
+        below = base_path(base)
+        return (*fingerprint(checkpoint_path(checkpoint)), *(fingerprint(below) if below else ()))
 
     @classmethod
-    def execute(cls, checkpoint: str, dtype: str) -> io.NodeOutput:
-        model = load_networks(checkpoint_path(checkpoint), dtype)
-        denoiser = Denoiser(model)
-        return io.NodeOutput(
+    def execute(cls, checkpoint: str, dtype: str, base: str = NO_BASE) -> io.NodeOutput:
+        model, difference = load_networks(checkpoint_path(checkpoint), dtype, base_path(base))
+        encoder, views = (
             NetworkPart(model, managed(NVBEncoder(model))),
             NetworkPart(model, managed(NVBViewTransform(model))),
-            DenoiserPart(denoiser, managed(denoiser)),
-            NVBVAE(model),
         )
+        if difference is not None:
+            no_vae = ExecutionBlocker(
+                f"{checkpoint} has no autoencoder of its own; choose its base in Load NVB-Face Model, or take the VAE "
+                "from Load Checkpoint"
+            )
+            return io.NodeOutput(encoder, views, DifferencePart(difference, managed(difference.context)), no_vae)
+        denoiser = Denoiser(model)
+        return io.NodeOutput(encoder, views, DenoiserPart(denoiser, managed(denoiser)), NVBVAE(model))

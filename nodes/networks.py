@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,14 @@ import comfy.model_management as memory
 import comfy.ops
 import torch
 from comfy.model_patcher import ModelPatcher
-from torch import nn
+from torch import Tensor, nn
 
+from ..nvb_core.adapted import load_without_base
 from ..nvb_core.autoencoder import Autoencoder
-from ..nvb_core.checkpoint import load_model
+from ..nvb_core.checkpoint import load_model, read_metadata
 from ..nvb_core.config import ModelConfig
 from ..nvb_core.errors import ConfigError
+from ..nvb_core.header import FINGERPRINT
 from ..nvb_core.model import NVBModel
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -65,11 +68,34 @@ class Denoiser(nn.Module):
         self.vae = Preview(model.vae)
 
 
-def load_networks(path: Path, dtype: str) -> NVBModel:
-    """The model of a checkpoint, not yet on the computing device. Raises CheckpointError or ConfigError."""
+@dataclass(frozen=True, eq=False)
+class UNetDifference:
+    """What a checkpoint that was trained on top of Stable Diffusion says of its U-Net, and the context for it."""
+
+    config: ModelConfig
+    tensors: dict[str, Tensor]
+    """Adapters and attn2, by the names of an adapted U-Net."""
+    fingerprint: str
+    """Of the U-Net that it was trained on."""
+    context: nn.Module
+
+
+def load_networks(path: Path, dtype: str, base: Path | None) -> tuple[NVBModel, UNetDifference | None]:
+    """The model of a checkpoint, not yet on the computing device.
+
+    Of one that was trained on top of Stable Diffusion, without `base`, U-Net and autoencoder have no weights, and the
+    difference says what the U-Net becomes. Raises CheckpointError or ConfigError.
+    """
     chosen = choose_dtype(dtype, memory.get_torch_device())
     log.info("NVB-Face: %s in %s", path.name, chosen)
-    return load_model(path, str(memory.unet_offload_device()), chosen, comfy.ops.disable_weight_init)
+    offload, operations = memory.unet_offload_device(), comfy.ops.disable_weight_init
+    if base is not None or read_metadata(path)["config_object"].base_model == "none":
+        return load_model(path, str(offload), chosen, operations, base), None
+    model, tensors = load_without_base(path, operations)
+    for part in (model.encoder, model.view, model.context):
+        part.to(offload, chosen).eval().requires_grad_(False)
+    wanted = model.metadata[FINGERPRINT]["unet"]
+    return model, UNetDifference(model.config, tensors, wanted, model.context)
 
 
 def managed(module: nn.Module) -> ModelPatcher:

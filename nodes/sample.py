@@ -11,11 +11,12 @@ from comfy.utils import ProgressBar
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..nvb_core.errors import ConfigError
 from ..nvb_core.model import NVBModel
 from ..nvb_core.sampling import SamplingOptions, StepInfo, sample_latents
 from .networks import encoding_bytes, ready, require_same_features, sampling_bytes
 from .preview import tiled
-from .sockets import CATEGORY, FACE_MAJOR, DenoiserPart, DenoiserSocket, ViewFeaturesSocket, ViewsOfGrid
+from .sockets import CATEGORY, FACE_MAJOR, DenoiserPart, DenoiserSocket, DifferencePart, ViewFeaturesSocket, ViewsOfGrid
 from .widgets import seed_input, steps_input
 
 log = logging.getLogger(__name__)
@@ -73,7 +74,7 @@ class NVBDDIMSampler(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        denoiser: DenoiserPart,
+        denoiser: DenoiserPart | DifferencePart,
         view_features: ViewsOfGrid,
         seed: int,
         steps: int,
@@ -81,6 +82,11 @@ class NVBDDIMSampler(io.ComfyNode):
         shared_noise: bool,
         views_per_chunk: int,
     ) -> io.NodeOutput:
+        if isinstance(denoiser, DifferencePart):
+            raise ConfigError(
+                f"{denoiser.model.config.name} was trained on top of Stable Diffusion; choose that in Load NVB-Face "
+                "Model as base, or use Apply to Model and ComfyUI's KSampler"
+            )
         options = SamplingOptions(steps, eta, seed, shared_noise, views_per_chunk)
         latents = _sample(denoiser, view_features, options)
         return io.NodeOutput({"samples": latents.to(memory.intermediate_device())})

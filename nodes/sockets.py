@@ -11,7 +11,7 @@ from ..nvb_core.cameras import Cameras
 from ..nvb_core.model import NVBModel
 from ..nvb_core.pipeline import ViewFeatures
 from ..nvb_core.timed import TimeConditioned
-from .networks import Denoiser
+from .networks import Denoiser, UNetDifference
 
 CATEGORY = "NVB-Face"
 FACE_MAJOR = "With B faces and N cameras there are B × N views, face by face: all views of face 0, then of face 1, ..."
@@ -19,6 +19,7 @@ FACE_MAJOR = "With B faces and N cameras there are B × N views, face by face: a
 Encoder = io.Custom("NVB_ENCODER")
 ViewModel = io.Custom("NVB_VIEW_MODEL")
 DenoiserSocket = io.Custom("NVB_DENOISER")
+"""`DenoiserPart | DifferencePart`."""
 Features = io.Custom("NVB_FEATURES")
 Grid = io.Custom("NVB_GRID")
 CamerasSocket = io.Custom("NVB_CAMERAS")
@@ -41,6 +42,14 @@ class DenoiserPart:
     """Context and U-Net, and ComfyUI's handle for them."""
 
     model: Denoiser
+    patcher: Any
+
+
+@dataclass(frozen=True, eq=False)
+class DifferencePart:
+    """What NVB_DENOISER carries of a model without its base: a difference, and ComfyUI's handle for the context."""
+
+    model: UNetDifference
     patcher: Any
 
 

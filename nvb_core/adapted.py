@@ -96,13 +96,13 @@ def merged_tensors(model: NVBModel) -> tuple[ModelConfig, dict[str, Tensor]]:
     return replace(model.config, base_model="none"), tensors
 
 
-def require_base(path: Path, wanted: dict[str, str], found: dict[str, str], where: Path | str) -> None:
+def require_base(path: Path | str, wanted: dict[str, str], found: dict[str, str], where: Path | str) -> None:
     """Raise CheckpointError unless each fingerprint found is the one that a checkpoint was trained on."""
     wrong = [part for part in found if found[part] != wanted[part]]
     if wrong:
         names = {"unet": "U-Net", "vae": "autoencoder"}
         raise CheckpointError(
-            f"{where}: isn't the base that {path.name} was trained on (other {' and '.join(names[w] for w in wrong)} "
+            f"{where}: isn't the base that {path} was trained on (other {' and '.join(names[w] for w in wrong)} "
             f"weights); {ADVICE} with the very same weights, in float16 or float32"
         )
 

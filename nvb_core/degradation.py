@@ -23,14 +23,17 @@ from .degradation_ops import (
     Noise,
     NoiseKind,
     ResizeFilter,
-    add_noise,
-    blur,
+    add_noise_all,
+    blur_all,
     require,
     require_within,
-    resize,
+    resize_all,
 )
 from .errors import ConfigError
-from .jpeg import jpeg_roundtrip
+from .jpeg import jpeg_roundtrip_all
+from .ragged import RaggedImages, Size, apply_where, upload
+
+_PIXELS_AT_ONCE = 2**23  # of one channel, 32 images of 512²: about 1 GiB of intermediate results
 
 Range = tuple[float, float]
 
@@ -306,48 +309,63 @@ def degrade(images: Tensor, degradations: Sequence[Degradation], view_seeds: Seq
     """Degrade images (B, 3, H, W) in [-1, 1], each by its own parameters; same shape, range and device.
 
     view_seeds (B non-negative integers, default all 0) vary the noise between views that share a Degradation.
-    Each result depends on its own image, degradation and seed only, never on the rest of the batch.
+    Each result depends on its own image, degradation and seed only, never on the rest of the batch: on a CPU exactly,
+    elsewhere, where many are computed at once, to rounding.
     """
     seeds = [0] * len(images) if view_seeds is None else view_seeds
     if images.ndim != 4 or images.shape[1] != 3:
         raise ValueError(f"images must be (B, 3, H, W), got {tuple(images.shape)}")
     if not len(images) == len(degradations) == len(seeds):
         raise ValueError(f"{len(images)} images, {len(degradations)} degradations and {len(seeds)} view seeds")
-    return torch.stack([_degrade_one(*item) for item in zip(images, degradations, seeds, strict=True)])
+    at_once = 1 if images.device.type == "cpu" else max(1, _PIXELS_AT_ONCE // math.prod(images.shape[-2:]))
+    changed = [i for i, degradation in enumerate(degradations) if not degradation.is_identity]
+    result = images.clone()
+    for start in range(0, len(changed), at_once):
+        part = changed[start : start + at_once]
+        index = slice(part[0], part[0] + 1) if len(part) == 1 else upload(torch.tensor(part), images.device)
+        result[index] = degrade_together(images[index], [degradations[i] for i in part], [seeds[i] for i in part])
+    return result
 
 
-def _degrade_one(image: Tensor, degradation: Degradation, view_seed: int) -> Tensor:
-    if degradation.is_identity:
-        return image
-    H, W = image.shape[-2:]
-    low = (_scaled(H, degradation.final_scale), _scaled(W, degradation.final_scale))
+def degrade_together(images: Tensor, degradations: Sequence[Degradation], view_seeds: Sequence[int]) -> Tensor:
+    """As `degrade`, but all images (at least one) in the same operations, on any device.
+
+    Faster on a GPU, where the number of operations counts; on a CPU slower, as small pictures take a large one's place.
+    """
+    H, W = images.shape[-2:]
+    generators = [_noise_generator(*item) for item in zip(degradations, view_seeds, strict=True)]
+    first, second = [d.first for d in degradations], [d.second for d in degradations]
+    low = [_scaled((H, W), d.final_scale) for d in degradations]
+    x = RaggedImages.of(images.float().clamp(-1, 1).add_(1).div_(2))
+    x = _apply_pass(x, first, [(H, W)] * len(low), generators)
+    x = apply_where(x, [order.jpeg_quality for order in first], jpeg_roundtrip_all)
+    x = _apply_pass(x, second, low, generators)
+    x = apply_where(
+        x, [d.second.jpeg_quality if d.jpeg_before_sinc else None for d in degradations], jpeg_roundtrip_all
+    )
+    x = resize_all(x, low, [d.final_filter for d in degradations])
+    x = apply_where(x, [d.final_sinc for d in degradations], blur_all)
+    x = apply_where(
+        x, [None if d.jpeg_before_sinc else d.second.jpeg_quality for d in degradations], jpeg_roundtrip_all
+    )
+    x = RaggedImages(x.pixels.clamp(0, 1), x.sizes)
+    pixels = resize_all(x, [(H, W)] * len(low), ["bicubic"] * len(low)).pixels.clamp(0, 1)
+    return pixels.mul_(2).sub_(1).to(images.dtype)
+
+
+def _noise_generator(degradation: Degradation, view_seed: int) -> torch.Generator:
     seed = np.random.SeedSequence([degradation.noise_seed, view_seed]).generate_state(1, np.uint64)[0]
-    generator = torch.Generator().manual_seed(int(seed) >> 1)
-    x = (image.float().clamp(-1, 1) + 1) / 2
-    x = _apply_pass(x, degradation.first, (H, W), generator)
-    x = _compress(x, degradation.first.jpeg_quality)
-    x = _apply_pass(x, degradation.second, low, generator)
-    if degradation.jpeg_before_sinc:
-        x = _compress(x, degradation.second.jpeg_quality)
-    x = resize(x, *low, degradation.final_filter)
-    if degradation.final_sinc is not None:
-        x = blur(x, degradation.final_sinc)
-    if not degradation.jpeg_before_sinc:
-        x = _compress(x, degradation.second.jpeg_quality)
-    x = resize(x.clamp(0, 1), H, W, "bicubic").clamp(0, 1)
-    return (x * 2 - 1).to(image.dtype)
+    return torch.Generator().manual_seed(int(seed) >> 1)
 
 
-def _apply_pass(x: Tensor, order: DegradationPass, base: tuple[int, int], generator: torch.Generator) -> Tensor:
-    if order.blur is not None:
-        x = blur(x, order.blur)
-    x = resize(x, _scaled(base[0], order.scale), _scaled(base[1], order.scale), order.resize_filter)
-    return x if order.noise is None else add_noise(x, order.noise, generator)
+def _apply_pass(
+    x: RaggedImages, orders: Sequence[DegradationPass], bases: Sequence[Size], generators: Sequence[torch.Generator]
+) -> RaggedImages:
+    x = apply_where(x, [order.blur for order in orders], blur_all)
+    sizes = [_scaled(base, order.scale) for base, order in zip(bases, orders, strict=True)]
+    x = resize_all(x, sizes, [order.resize_filter for order in orders])
+    return add_noise_all(x, [order.noise for order in orders], generators)
 
 
-def _compress(x: Tensor, quality: int | None) -> Tensor:
-    return x if quality is None else jpeg_roundtrip(x, quality)
-
-
-def _scaled(side: int, scale: float) -> int:
-    return max(1, round(side * scale))
+def _scaled(size: Size, scale: float) -> Size:
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))

@@ -7,6 +7,7 @@ round trip agrees with Pillow's to better than 44 dB. Entropy coding is lossless
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import ConfigError
+from .ragged import RaggedImages, upload
 
 # ITU-T T.81, Annex K.1, tables K.1 and K.2.
 _LUMINANCE = (
@@ -48,16 +50,25 @@ def _dct_matrix(device: torch.device) -> Tensor:
     return torch.kron(dct, dct).T.contiguous().to(device)
 
 
-def _quantize(plane: Tensor, table: Tensor) -> Tensor:
-    """Round trip of planes (C, H, W) in -128..127, sides multiples of 8, through quantised DCT coefficients."""
-    C, H, W = plane.shape
-    dct = _dct_matrix(plane.device)
-    blocks = plane.reshape(C, H // 8, 8, W // 8, 8).transpose(2, 3).reshape(-1, 64)
-    ratio = blocks @ dct / table
+@lru_cache(maxsize=8)
+def _color_matrices(device: torch.device) -> Tensor:
+    """(2, 3, 3) from RGB to YCbCr and back."""
+    return torch.tensor((_RGB_TO_YCC, _YCC_TO_RGB), device=device)
+
+
+def _quantize(planes: Tensor, tables: Tensor) -> Tensor:
+    """Round trip of planes (B, C, H, W) in -128..127, sides multiples of 8, through DCT coefficients.
+
+    They are quantised by each image's table (B, 64).
+    """
+    B, C, H, W = planes.shape
+    dct, tables = _dct_matrix(planes.device), tables[:, None]
+    blocks = planes.reshape(B, C, H // 8, 8, W // 8, 8).transpose(3, 4).reshape(B, -1, 64)
+    ratio = (blocks @ dct).div_(tables)
     # Halves round away from zero; flat blocks make them common.
-    coefficients = torch.floor(ratio.abs() + 0.50001).copysign(ratio) * table
-    blocks = torch.round(coefficients @ dct.T).clamp(-128, 127)
-    return blocks.reshape(C, H // 8, W // 8, 8, 8).transpose(2, 3).reshape(C, H, W)
+    coefficients = ratio.abs().add_(0.50001).floor_().copysign_(ratio).mul_(tables)
+    blocks = (coefficients @ dct.T).round_().clamp_(-128, 127)
+    return blocks.reshape(B, C, H // 8, W // 8, 8, 8).transpose(3, 4).reshape(B, C, H, W)
 
 
 def jpeg_roundtrip(image: Tensor, quality: int) -> Tensor:
@@ -65,17 +76,26 @@ def jpeg_roundtrip(image: Tensor, quality: int) -> Tensor:
 
     Raises ConfigError if the quality is outside 1–100.
     """
-    H, W = image.shape[-2:]
-    tables = quantization_tables(quality).to(image.device)
-    to_ycc, to_rgb = torch.tensor((_RGB_TO_YCC, _YCC_TO_RGB), device=image.device)
-    rgb = torch.round(image.float().clamp(0, 1) * 255)
-    ycc = torch.round(torch.einsum("ij,jhw->ihw", to_ycc, rgb) - torch.tensor([128.0, 0, 0]).to(rgb).view(3, 1, 1))
-    ycc = F.pad(ycc[None], (0, -W % 16, 0, -H % 16), mode="replicate")[0].clamp(-128, 127)
-    luma = _quantize(ycc[:1], tables[0])[:, :H, :W]
+    return jpeg_roundtrip_all(RaggedImages.of(image[None]), [quality])[0]
+
+
+def jpeg_roundtrip_all(images: RaggedImages, qualities: Sequence[int]) -> Tensor:
+    """jpeg_roundtrip of each image at its own quality, with as many operations on the device as for one."""
+    M, N = images.pixels.shape[-2:]
+    device = images.pixels.device
+    tables = upload(torch.stack([quantization_tables(quality) for quality in qualities]), device)
+    to_ycc, to_rgb = _color_matrices(device)
+    rgb = images.pixels.float().clamp(0, 1).mul_(255).round_()
+    ycc = (to_ycc @ rgb.flatten(2)).unflatten(2, (M, N))
+    ycc[:, 0].sub_(128)
+    ycc = RaggedImages(ycc.round_(), images.sizes).extended(0, M + -M % 16, N + -N % 16).clamp_(-128, 127)
+    luma = _quantize(ycc[:, :1], tables[:, 0])[..., :M, :N]
     # libjpeg's averages round down and up in alternate columns.
-    bias = torch.tensor([0.25, 0.5], device=image.device).repeat(ycc.shape[-1] // 4)
-    chroma = torch.floor(F.avg_pool2d(ycc[1:], 2) + bias)
-    chroma = _quantize(chroma, tables[1])[:, : (H + 1) // 2, : (W + 1) // 2]
-    chroma = torch.round(F.interpolate(chroma[None], scale_factor=2, mode="bilinear")[0])[:, :H, :W]
-    decoded = torch.einsum("ij,jhw->ihw", to_rgb, torch.cat([luma + 128, chroma]))
-    return (torch.round(decoded).clamp(0, 255) / 255).to(image.dtype)
+    chroma = F.avg_pool2d(ycc[:, 1:], 2).add_(0.25)
+    chroma[..., 1::2].add_(0.25)
+    chroma = _quantize(chroma.floor_(), tables[:, 1])
+    halves = tuple(((h + 1) // 2, (w + 1) // 2) for h, w in images.sizes)
+    chroma = RaggedImages(chroma, halves).extended(0, (M + 1) // 2, (N + 1) // 2)
+    chroma = F.interpolate(chroma, scale_factor=2, mode="bilinear")[..., :M, :N].round()
+    decoded = (to_rgb @ torch.cat([luma + 128, chroma], 1).flatten(2)).unflatten(2, (M, N))
+    return decoded.round_().clamp_(0, 255).div_(255).to(images.pixels.dtype)

@@ -43,6 +43,13 @@ def trained_state(unet: nn.Module) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in unet.state_dict().items() if is_trained(name)}
 
 
+def adapter_layers(state: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+    """The factors (A, B) of each adapted layer in a `trained_state`; a layer's change is B·A."""
+    ends = tuple(f".lora_{factor}.{ADAPTER}.weight" for factor in "AB")
+    layers = [name.removesuffix(ends[0]) for name in state if name.endswith(ends[0])]
+    return {layer: (state[layer + ends[0]], state[layer + ends[1]]) for layer in layers}
+
+
 def base_name(name: str) -> str:
     """The name that a parameter of the base has without adapters."""
     return name.replace(_BASE, ".")

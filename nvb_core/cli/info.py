@@ -18,6 +18,7 @@ from ..checkpoint import DEFAULT_WEIGHTS, count_values, file_sha256, read_metada
 from ..config import PRESETS, ModelConfig
 from ..errors import ConfigError
 from ..flops import count_flops
+from ..header import FINGERPRINT
 from ..model import NVBModel
 from ..sampling import SamplingOptions
 from . import PROG
@@ -62,7 +63,9 @@ def describe_checkpoint(path: Path, options: Options) -> dict[str, Any]:
     """JSON-able description of a file and its model. Raises CheckpointError."""
     header = read_metadata(path)
     file = {"path": str(path), "bytes": path.stat().st_size, "sha256": file_sha256(path), "values": count_values(path)}
-    record = {key: header[key] for key in ("license", "base_model", "version", "training")}
+    record = {
+        key: header[key] for key in ("license", "base_model", "version", "training", FINGERPRINT) if key in header
+    }
     return {"file": file, **record, **describe_model(header["config_object"], options)}
 
 
@@ -103,6 +106,7 @@ def print_tables(description: Mapping[str, Any]) -> None:
         size = f"{file['bytes'] / 2**20:.1f} MiB"
         rows = {"path": file["path"], "size": size, "sha256": file["sha256"], "values": values}
         rows |= {"licence": description["license"], "base model": description["base_model"]}
+        rows |= {f"base's {part}": digits for part, digits in description.get(FINGERPRINT, {}).items()}
         console.print(_table("File", rows.items()))
         console.print(_table("Training", _flatten(description["training"])))
     console.print(_table("Configuration", _flatten(description["config"])))

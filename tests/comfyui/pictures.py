@@ -28,8 +28,9 @@ MAX_PICTURES = 9
 STEPS = 20
 """Fewer than the workflows have: on a CPU a film of 48 views takes minutes."""
 RUN_TIMEOUT_S = 1800
-IN_README, UPSCALED = "01 ", "05 "
-"""The workflow on the README's screenshot; the one whose upscaler, here, is one that has learned nothing."""
+IN_README, UPSCALED, FOREIGN = "01 ", "05 ", "08 "
+"""The workflow on the README's screenshot; the one whose upscaler, here, is one that has learned nothing; and the one
+for models that aren't here, which shows its graph."""
 JPEG: dict[str, Any] = {"format": "JPEG", "quality": 88, "optimize": True}
 NODE_MARGIN_PX = 24
 """With room for the name of the pack above the node."""
@@ -69,6 +70,10 @@ def draw_thumbnails(frontend: Frontend) -> None:
     for path in sorted(WORKFLOWS.glob("*.json")):
         frontend.open()
         frontend.drop_workflow(path)
+        if path.name.startswith(FOREIGN):
+            frontend.fit()
+            _save(thumbnail([np.asarray(_screenshot(frontend))]), path.with_suffix(".jpg"), **JPEG)
+            continue
         frontend.lower_widget("NVB", "steps", STEPS)
         record = client.wait_for_history(frontend.press_run(), RUN_TIMEOUT_S)
         if record["status"]["status_str"] != "success":

@@ -31,6 +31,7 @@ NODES = (
     "NVBSelectViews",
     "NVBSampleViews",
     "NVBDDIMSampler",
+    "NVBApplyToModel",
     "NVBDecode",
     "NVBPasteFace",
     "NVBNovelViews",

@@ -113,7 +113,8 @@ class Server:
             Custom=lambda name: SimpleNamespace(Input=Socket, Output=Socket, io_type=name),
             Hidden=SimpleNamespace(unique_id="unique_id", prompt="prompt", extra_pnginfo="extra_pnginfo"),
         )
-        for name in ("Image", "Mask", "Latent", "Vae", "Int", "Float", "Boolean", "String", "Combo", "Load3DCamera"):
+        values = ("Image", "Mask", "Latent", "Vae", "Model", "Conditioning", "Load3DCamera")
+        for name in (*values, "Int", "Float", "Boolean", "String", "Combo"):
             setattr(comfy_io, name, SimpleNamespace(Input=Socket, Output=Socket))
         cpu = torch.device("cpu")
         return {
@@ -125,6 +126,9 @@ class Server:
                 "comfy_execution.graph_utils", ExecutionBlocker=ExecutionBlocker, GraphBuilder=GraphBuilder
             ),
             "comfy.cli_args": _module("comfy.cli_args", args=self.args),
+            "comfy.conds": _module("comfy.conds"),
+            "comfy.lora": _module("comfy.lora"),
+            "comfy.model_sampling": _module("comfy.model_sampling"),
             "comfy.model_patcher": _module("comfy.model_patcher", ModelPatcher=ModelPatcher),
             "comfy.ops": _module("comfy.ops", disable_weight_init=OPERATIONS),
             "comfy.sd": _module("comfy.sd", VAE=VAE),
@@ -150,7 +154,8 @@ class Server:
 
     def _folder_paths(self) -> ModuleType:
         models, output = self.folder / "models", self.folder / "output"
-        paths: dict[str, list[str]] = {"nvb_face": [str(self.folder / "elsewhere")]}
+        elsewhere = str(self.folder / "elsewhere")
+        paths: dict[str, list[str]] = {"nvb_face": [elsewhere], "checkpoints": [elsewhere]}
         counter = itertools.count(1)
 
         def found(name: str, file: str) -> str:

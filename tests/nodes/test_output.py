@@ -163,6 +163,7 @@ def test_the_loader_runs_again_only_if_the_file_has_changed(pack: Pack) -> None:
     path.write_bytes(b"one")
     os.utime(path, ns=(first[2], first[2]))
     assert fingerprint("changing.safetensors", "auto") == first
+    assert fingerprint("changing.safetensors", "auto", "changing.safetensors") != first
 
 
 def test_dtype_is_what_is_asked_for(pack: Pack) -> None:

@@ -27,6 +27,7 @@ NODE_IDS = [
     "NVBSelectViews",
     "NVBSampleViews",
     "NVBDDIMSampler",
+    "NVBApplyToModel",
     "NVBDecode",
     "NVBPasteFace",
     "NVBNovelViews",
@@ -71,6 +72,7 @@ def test_nodes_with_several_faces_and_cameras_tell_the_order(schemas: list[Any])
     assert told == {
         "NVBSampleViews",
         "NVBDDIMSampler",
+        "NVBApplyToModel",
         "NVBNovelViews",
         "NVBContactSheet",
         "NVBSaveViews",

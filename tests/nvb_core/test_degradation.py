@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from nvb_core.degradation import (
     PRESETS,
@@ -21,6 +23,7 @@ from nvb_core.degradation import (
     DegradationRanges,
     PassRanges,
     degrade,
+    degrade_together,
     sample_degradation,
 )
 from nvb_core.degradation_ops import BlurKernel, Noise, add_noise, blur, resize
@@ -287,3 +290,70 @@ def test_mismatched_lengths() -> None:
         degrade(torch.zeros(2, 3, 8, 8), [Degradation()])
     with pytest.raises(ValueError, match="must be"):
         degrade(torch.zeros(1, 1, 8, 8), [Degradation()])
+
+
+# --- many at once ---
+
+
+@pytest.mark.parametrize("size", [(128, 128), (51, 67)])
+def test_together_equals_one_by_one(size: tuple[int, int]) -> None:
+    images = F.interpolate(face(), size).expand(24, -1, -1, -1)
+    degradations = [d for preset in PRESETS for d in sampled(preset, 6)]
+    one_by_one = degrade(images, degradations, range(24))
+    # Rounding may tip a JPEG coefficient over; nothing else differs.
+    assert float(psnr(one_by_one, degrade_together(images, degradations, range(24))).min()) > 55
+
+
+class Launches(TorchDispatchMode):
+    """Counts operations that read or write the tensors of a device, views of them not.
+
+    Only copies may bring tensors of two devices together. On `meta`, reading a value (as .item() does) is an error.
+    """
+
+    def __init__(self, device: str) -> None:
+        super().__init__()
+        self.device, self.count = device, 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        leaves = tree_leaves((args, kwargs or {}, result))
+        devices = {x.device.type for x in leaves if isinstance(x, Tensor)}
+        assert len(devices) < 2 or function.name() in ("aten::_to_copy", "aten::copy_"), function
+        self.count += not function.is_view and self.device in devices
+        return result
+
+
+def launches(count: int, preset: str) -> int:
+    images = torch.empty(count, 3, 64, 64, device="meta")
+    with Launches("meta") as counted:
+        degrade(images, [sample_degradation(seed % 12, PRESETS[preset]) for seed in range(count)])
+    return counted.count
+
+
+@pytest.mark.parametrize("preset", ["level1", "level2", "train"])
+def test_operations_on_a_device_do_not_grow_with_the_batch(preset: str) -> None:
+    launches(12, preset)  # makes constants that stay on the device
+    few, many = launches(12, preset), launches(96, preset)
+    assert 50 < few == many < 4 * launches(1, preset)
+
+
+def test_large_batches_are_cut() -> None:
+    images = torch.empty(33, 3, 512, 512, device="meta")
+    degradation = Degradation(DegradationPass(jpeg_quality=50))
+    with Launches("meta") as counted:
+        degrade(images, [degradation] * 33)
+    with Launches("meta") as half:
+        degrade(images[:32], [degradation] * 32)
+    assert 1.9 * half.count < counted.count <= 2 * half.count
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("preset", PRESETS)
+def test_cuda_gives_the_same_picture(preset: str) -> None:
+    images = F.interpolate(face(), (256, 256)).expand(24, -1, -1, -1)
+    degradations = sampled(preset, 24)
+    expected = degrade(images, degradations, range(24))
+    degraded = degrade(images.cuda(), degradations, range(24))
+    assert degraded.is_cuda
+    assert bool((psnr(expected, degraded.cpu()) >= 40).all())

@@ -118,7 +118,7 @@ def render_face(folder: Path, seed: int, settings: BenchmarkSettings) -> None:
     shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed
     try:
         partial.mkdir()
-        for name, image in zip(_picture_names(settings.views), views.rgb, strict=True):
+        for name, image in zip(picture_names(settings.views), views.rgb, strict=True):
             to_pil(image).save(partial / name, format="PNG")
         geometry = {
             "labels": cameras.to_eg3d(),
@@ -181,7 +181,7 @@ class Benchmark:
     def load(self, seed: int) -> BenchmarkFace:
         """A rendered identity."""
         folder = self.folder / f"{seed:08d}"
-        images = torch.stack([load_image(folder / name).pixels for name in _picture_names(self.settings.views)])
+        images = torch.stack([load_image(folder / name).pixels for name in picture_names(self.settings.views)])
         geometry = load_file(folder / "geometry.safetensors")
         cameras = FaceCameras.split(Cameras.from_eg3d(geometry["labels"]))
         first, second = (
@@ -201,7 +201,8 @@ def digest(settings: Mapping[str, Any], sources: Sequence[Path]) -> str:
     return sha256.hexdigest()[:12]
 
 
-def _picture_names(views: int) -> list[str]:
+def picture_names(views: int) -> list[str]:
+    """Files of an identity, in the order of FaceCameras.all."""
     return ["input.png", *(f"view_{i:02d}.png" for i in range(views)), "pair_0.png", "pair_1.png"]
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated
+
+import tyro
 
 from nvb_core.checkpoint import DEFAULT_WEIGHTS, file_sha256, load_model, read_metadata
 from nvb_core.cli import PROG
@@ -18,11 +19,14 @@ from nvb_core.errors import ConfigError
 from nvb_core.sampling import SamplingOptions
 from nvb_core.staging import writing
 
-from .benchmark import HELD_OUT_SEED, Benchmark, BenchmarkSettings
+from .benchmark import Benchmark, BenchmarkSettings
+from .methods import Method
+from .scores import IdentityScores
+from .selection import HeadSelection, require_count
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(HeadSelection):
     """Measure a model on synthetic heads it has never seen.
 
     Writes report.md, report.json and sheet.png into the folder --out. Heads that are rendered and identities that are
@@ -31,16 +35,8 @@ class Options:
 
     weights: Path = DEFAULT_WEIGHTS
     """Model: a .safetensors checkpoint (default: the built-in one)."""
-    identities: int = 64
-    """How many heads; 16 give a quick look."""
-    first_seed: int = HELD_OUT_SEED
-    """Seed of the first head; those from 1000000 on are never trained on."""
-    allow_training_seeds: bool = False
-    """Measure on seeds below 1000000 too, which tells about memory, not skill."""
-    views: int = 8
-    """Target views of each head."""
-    level: Literal[0, 1, 2] = 1
-    """How badly the input is degraded: 0 not at all, 1 weakly, 2 strongly."""
+    base: Path | None = None
+    """The Stable Diffusion weights that the model was trained on top of, if it is stored as a difference to them."""
     steps: int = 50
     """Denoising steps, 1 to 1000."""
     seed: int = 0
@@ -49,42 +45,53 @@ class Options:
     """Tell the model where the input was taken from instead of letting it predict."""
     batch: int = 4
     """Heads that go through the model at once; the figures don't depend on it."""
+    method: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="NAME=FOLDER")] = ()
+    """Another system's pictures of the same heads, to stand beside the model; may be given several times.
+    nvb-face eval-inputs writes what such a system needs."""
+    compare: Annotated[tuple[str, str] | None, tyro.conf.arg(metavar="A B")] = None
+    """Measure nothing, but compare two evaluations: folders that hold a report, or FOLDER:NAME for a method in one.
+    Writes comparison.md and comparison.json."""
     out: Path = Path("out/eval")
     """Folder of the report and of each identity's results."""
-    benchmark: Path | None = None
-    """Folder to keep the rendered heads in, for several evaluations to share; default: --out."""
-    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
-    """Processes that render heads; default: one a core."""
     device: DeviceName = "auto"
     """Where the model computes; auto takes a GPU if there is one."""
     dtype: DtypeName = "auto"
     """Number format of the networks; auto is fp32 on the CPU, else bf16 or fp16."""
 
     def __post_init__(self) -> None:
-        for name, high in (("identities", 100_000), ("batch", 1024), ("workers", 256)):
-            value = getattr(self, name)
-            if not 1 <= value <= high:
-                raise ConfigError(f"--{name} is {value}, must be in 1–{high}")
-        if not 0 <= self.first_seed < 2**31 - self.identities:
-            raise ConfigError(f"--first-seed is {self.first_seed}, must be in 0–{2**31 - self.identities - 1}")
-        if self.first_seed < HELD_OUT_SEED and not self.allow_training_seeds:
-            raise ConfigError(
-                f"--first-seed is {self.first_seed}: heads below {HELD_OUT_SEED} may have been trained on; "
-                "use seeds from there on, or --allow-training-seeds"
-            )
+        super().__post_init__()
+        require_count("batch", self.batch, 1024)
+        names = [method.name for method in self.methods]
+        if len(set(names)) < len(names):
+            raise ConfigError(f"--method: two methods have one name among {', '.join(names)}")
 
     @property
-    def seeds(self) -> range:
-        """Of the heads."""
-        return range(self.first_seed, self.first_seed + self.identities)
+    def methods(self) -> list[Method]:
+        """The other systems."""
+        return [Method.parse(text) for text in self.method]
 
 
 def main(argv: Sequence[str]) -> int:
     """Run `nvb-face eval`; returns 0 whatever the figures. Raises NVBError."""
-    import tyro
-
-    run(tyro.cli(Options, args=list(argv), prog=f"{PROG} eval"))
+    options = tyro.cli(Options, args=list(argv), prog=f"{PROG} eval")
+    if options.compare is None:
+        run(options)
+    else:
+        run_comparison(*options.compare, options.out)
     return 0
+
+
+def run_comparison(a: str, b: str, out: Path) -> None:
+    """Compare two evaluations."""
+    from rich.console import Console
+
+    from .compare import Side, compare, to_table, write_comparison
+
+    comparison = compare(Side.read(a), Side.read(b))
+    write_comparison(comparison, out)
+    console = Console()
+    console.print(to_table(comparison))
+    console.print(f"wrote {out / 'comparison.md'} and comparison.json", highlight=False, soft_wrap=True)
 
 
 def run(options: Options) -> None:
@@ -105,16 +112,14 @@ def run(options: Options) -> None:
     sha256 = file_sha256(options.weights)
     evaluation = Evaluation(benchmark, settings, sha256, str(dtype).removeprefix("torch."), options.out)
     seeds, todo = options.seeds, evaluation.missing(options.seeds)
+    needed = seeds if options.methods else todo
+    for method in options.methods:
+        method.check(seeds, benchmark.settings)
     with writing(options.out):  # found out now, not after an hour's work
         options.out.mkdir(parents=True, exist_ok=True)
-
-    start, unrendered = time.perf_counter(), benchmark.missing(todo)
-    with _progress("rendering heads", len(todo), len(todo) - len(unrendered)) as advance:
-        for _ in benchmark.render(todo, options.workers):
-            advance(1)
-    render_seconds = time.perf_counter() - start if unrendered else 0.0
-    model = functools.cache(lambda: load_model(options.weights, str(device), dtype))
-    with _progress("measuring", len(seeds), len(seeds) - len(todo)) as advance:
+    render_seconds = render_heads(benchmark, needed, options.workers)
+    model = functools.cache(lambda: load_model(options.weights, str(device), dtype, base=options.base))
+    with progress_bar("measuring", len(seeds), len(seeds) - len(todo)) as advance:
         for count in evaluation.measure(model, seeds, options.batch, machine_name(device)):
             advance(count)
     report = Report(
@@ -123,6 +128,7 @@ def run(options: Options) -> None:
         code=git_revision(),
         render_seconds=render_seconds,
         scores=evaluation.scores(seeds),
+        methods={method.name: _measure(method, seeds, benchmark, options.level) for method in options.methods},
     )
     write_report(report, options.out, [evaluation.path(seed, ".png") for seed in seeds])
     console = Console()
@@ -130,8 +136,26 @@ def run(options: Options) -> None:
     console.print(f"wrote {options.out / 'report.md'}, report.json and sheet.png", highlight=False, soft_wrap=True)
 
 
+def render_heads(benchmark: Benchmark, seeds: Sequence[int], workers: int) -> float:
+    """Render those heads that are missing; returns the seconds it took, 0 if all lay ready."""
+    start, missing = time.perf_counter(), benchmark.missing(seeds)
+    with progress_bar("rendering heads", len(seeds), len(seeds) - len(missing)) as advance:
+        for _ in benchmark.render(seeds, workers):
+            advance(1)
+    return time.perf_counter() - start if missing else 0.0
+
+
+def _measure(method: Method, seeds: Sequence[int], benchmark: Benchmark, level: int) -> tuple[IdentityScores, ...]:
+    scores = []
+    with progress_bar(f"measuring {method.name}", len(seeds), 0) as advance:
+        for seed in seeds:
+            scores.append(method.measure(benchmark.load(seed), benchmark.settings, level))
+            advance(1)
+    return tuple(scores)
+
+
 @contextmanager
-def _progress(label: str, total: int, done: int) -> Iterator[Callable[[int], None]]:
+def progress_bar(label: str, total: int, done: int) -> Iterator[Callable[[int], None]]:
     """A bar on stderr, and the function that moves it on; nothing if that isn't a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

@@ -22,7 +22,8 @@ from nvb_core.pipeline import ViewFeatures, build_grid, encode_faces, predict_so
 from nvb_core.sampling import SamplingOptions, decode_latents, sample_latents
 
 from .benchmark import FRONTAL_YAW_DEG, BenchmarkFace
-from .metrics import camera_errors, psnr, ssim, warped_psnr
+from .metrics import camera_errors, gmsd, ms_ssim, psnr, ssim, warped_psnr
+from .niqe import niqe
 from .scores import IdentityScores, ViewScores
 
 DEGRADATION_STREAM = 21
@@ -42,14 +43,14 @@ class MeasureSettings:
 
 @dataclass(frozen=True, eq=False)
 class GeneratedFaces:
-    """What a model makes of B faces, all images float32 in [-1, 1] on the CPU."""
+    """What a model makes of B faces, all images float32 in [-1, 1] on the CPU; None for what it doesn't do."""
 
     degraded: Tensor  # (B, 3, S, S)
     restored: Tensor  # (B, 3, S, S)
-    reconstructed: Tensor  # (B, N, 3, S, S) true targets through the autoencoder
+    reconstructed: Tensor | None  # (B, N, 3, S, S) true targets through the autoencoder
     views: Tensor  # (B, N, 3, S, S)
     pairs: Tensor  # (B, 2, 3, S, S)
-    predicted: Cameras  # B
+    predicted: Cameras | None  # B
     seconds: dict[str, float]
     """Of the whole batch, by stage."""
 
@@ -114,7 +115,9 @@ def _reconstruct(model: NVBModel, images: Tensor, options: SamplingOptions) -> T
 
 def score(faces: Sequence[BenchmarkFace], generated: GeneratedFaces, machine: str) -> list[IdentityScores]:
     """Measure a batch."""
-    errors = camera_errors(generated.predicted, Cameras.cat([face.cameras.input for face in faces]))
+    true_cameras = Cameras.cat([face.cameras.input for face in faces])
+    predicted, reconstructed = generated.predicted, generated.reconstructed
+    errors = None if predicted is None else camera_errors(predicted, true_cameras)
     seconds = dict(generated.seconds)
     scores = []
     with _timed(seconds, "measuring"):
@@ -128,10 +131,12 @@ def score(faces: Sequence[BenchmarkFace], generated: GeneratedFaces, machine: st
                     seed=face.seed,
                     degraded_psnr=float(psnr(generated.degraded[i : i + 1], clean)),
                     restored_psnr=float(psnr(generated.restored[i : i + 1], clean)),
-                    camera=errors[i],
+                    camera=None if errors is None else errors[i],
                     pair_psnr=warped_psnr(first, second),
                     true_pair_psnr=warped_psnr(*face.pair),
-                    views=_score_views(face, generated.views[i], generated.reconstructed[i]),
+                    niqe=niqe(generated.views[i]),
+                    true_niqe=niqe(face.targets),
+                    views=_score_views(face, generated.views[i], None if reconstructed is None else reconstructed[i]),
                     seconds={},
                     machine=machine,
                 )
@@ -140,24 +145,21 @@ def score(faces: Sequence[BenchmarkFace], generated: GeneratedFaces, machine: st
     return [replace(item, seconds=share) for item in scores]
 
 
-def _score_views(face: BenchmarkFace, views: Tensor, reconstructed: Tensor) -> tuple[ViewScores, ...]:
+def _score_views(face: BenchmarkFace, views: Tensor, reconstructed: Tensor | None) -> tuple[ViewScores, ...]:
     """views, reconstructed (N, 3, S, S) against the true targets."""
     truth, copies = face.targets, face.image.expand_as(face.targets)
     angles = face.cameras.targets.angles()
     columns = (
-        angles.yaw_deg,
-        angles.pitch_deg,
-        psnr(reconstructed, truth),
-        psnr(views, truth),
-        ssim(views, truth),
-        psnr(copies, truth),
-        ssim(copies, truth),
+        angles.yaw_deg.tolist(),
+        angles.pitch_deg.tolist(),
+        [None] * len(truth) if reconstructed is None else psnr(reconstructed, truth).tolist(),
+        *(metric(views, truth).tolist() for metric in (psnr, ssim, ms_ssim, gmsd)),
+        *(metric(copies, truth).tolist() for metric in (psnr, ssim)),
     )
     frontal = (angles.yaw_deg.abs() <= FRONTAL_YAW_DEG).tolist()
     found = [bool(detect_faces(view)) if ask else None for view, ask in zip(views, frontal, strict=True)]
     found_in_truth = [bool(detect_faces(view)) if ask else None for view, ask in zip(truth, frontal, strict=True)]
-    rows = zip(*(column.tolist() for column in columns), found, found_in_truth, strict=True)
-    return tuple(ViewScores(*row) for row in rows)
+    return tuple(ViewScores(*row) for row in zip(*columns, found, found_in_truth, strict=True))
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +13,10 @@ from nvb_core.cameras import Cameras
 
 MAX_PSNR_DB = 100.0
 """What equal pictures score, so that means stay finite."""
-SSIM_WINDOW_PX = 11
+SSIM_WINDOW_PX, SSIM_SIGMA_PX = 11, 1.5
+MS_SSIM_EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+"""Of the scales, finest first (Wang et al. 2003)."""
+GMSD_CONSTANT = 170 / 255**2
 DEPTH_TOLERANCE = 0.02
 """World units (3 % of the canonical view's width) by which two depths of the same point may differ."""
 
@@ -39,13 +43,60 @@ def ssim(images: Tensor, targets: Tensor) -> Tensor:
 
     As there, only windows that lie wholly inside the picture count; images need at least 11 px a side.
     """
-    from torchmetrics.functional.image import structural_similarity_index_measure
+    luminance, contrast = _ssim_terms((images.double() + 1) / 2, (targets.double() + 1) / 2)
+    return (luminance * contrast).mean(dim=(1, 2, 3))
 
-    _, full = structural_similarity_index_measure(
-        (images.double() + 1) / 2, (targets.double() + 1) / 2, data_range=1.0, reduction="none", return_full_image=True
+
+def ms_ssim(images: Tensor, targets: Tensor) -> Tensor:
+    """Multi-scale structural similarity (M,) of Wang et al. 2003, on [0, 1]: range 1; windows as in `ssim`.
+
+    Of its five scales those are taken that hold a window (at 128 px four), their exponents scaled to sum to 1. Terms
+    are means over pixels and channels; negative ones count as 0.
+    """
+    x, y = ((pictures.double() + 1) / 2 for pictures in (images, targets))
+    scales = min(len(MS_SSIM_EXPONENTS), int(math.log2(min(x.shape[-2:]) / SSIM_WINDOW_PX)) + 1)
+    exponents = torch.tensor(MS_SSIM_EXPONENTS[:scales]).double()
+    terms = []
+    for _ in range(scales):
+        luminance, contrast = _ssim_terms(x, y)
+        terms.append(contrast.mean(dim=(1, 2, 3)))
+        x, y = F.avg_pool2d(x, 2), F.avg_pool2d(y, 2)
+    terms[-1] = (luminance * contrast).mean(dim=(1, 2, 3))
+    return (torch.stack(terms, -1).clamp_min(0) ** (exponents / exponents.sum())).prod(-1)
+
+
+def _ssim_terms(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Luminance term and contrast-structure term of each window inside images in [0, 1]."""
+    axis = torch.arange(SSIM_WINDOW_PX, dtype=x.dtype) - SSIM_WINDOW_PX // 2
+    bell = torch.exp(-0.5 * (axis / SSIM_SIGMA_PX) ** 2)
+    bell = (bell / bell.sum()).expand(x.shape[1], 1, 1, -1)
+
+    def smooth(values: Tensor) -> Tensor:
+        return F.conv2d(F.conv2d(values, bell, groups=len(bell)), bell.mT, groups=len(bell))
+
+    mean_x, mean_y = smooth(x), smooth(y)
+    variances = smooth(x * x) - mean_x**2 + smooth(y * y) - mean_y**2
+    covariance = smooth(x * y) - mean_x * mean_y
+    luminance = (2 * mean_x * mean_y + 0.01**2) / (mean_x**2 + mean_y**2 + 0.01**2)
+    return luminance, (2 * covariance + 0.03**2) / (variances + 0.03**2)
+
+
+def gmsd(images: Tensor, targets: Tensor) -> Tensor:
+    """Gradient magnitude similarity deviation (M,) of Xue et al. 2014: 0 for equal pictures, larger is worse.
+
+    On the luminance in [0, 1], halved by averaging; Prewitt gradients of the pixels that have all neighbours.
+    """
+    luma = torch.tensor([0.2989, 0.587, 0.114], dtype=torch.float64).view(1, 3, 1, 1)
+    step = torch.tensor([[1.0, 0, -1]] * 3, dtype=torch.float64) / 3
+    x, y = (
+        F.conv2d(F.avg_pool2d(F.conv2d((pictures.double() + 1) / 2, luma), 2), torch.stack([step, step.T])[:, None])
+        .square()
+        .sum(1)
+        .sqrt()
+        for pictures in (images, targets)
     )
-    inside = slice(SSIM_WINDOW_PX // 2, -(SSIM_WINDOW_PX // 2))
-    return full[..., inside, inside].mean(dim=(1, 2, 3))
+    similarity = (2 * x * y + GMSD_CONSTANT) / (x * x + y * y + GMSD_CONSTANT)
+    return similarity.std(dim=(1, 2), correction=0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,10 @@ from .summary import Figure, summarize
 CONVENTIONS = (
     "Every figure is a mean over identities (of means over an identity's views), with the 95 % bootstrap interval "
     "over identities. PSNR: peak 2 on images in [-1, 1], in dB per picture. SSIM: Gaussian window of 11 px, sigma 1.5, "
-    "range 1 on images in [0, 1]. Warped: neighbour views 5° of yaw apart, one warped into the other by true depth and "
-    "cameras, compared on skin that both see. Faces found: by scikit-image's LBP cascade in views with |yaw| <= 15°, "
-    "generated against true."
+    "range 1 on images in [0, 1]; MS-SSIM: as many of its five scales as hold a window. GMSD: on halved luminance, "
+    "less is better. NIQE: of an identity's views together, fitted to clean renders of 128 px, less is better. Warped: "
+    "neighbour views 5° of yaw apart, one warped into the other by true depth and cameras, compared on skin that both "
+    "see. Faces found: by scikit-image's LBP cascade in views with |yaw| <= 15°, generated against true."
 )
 
 
@@ -37,6 +38,13 @@ class Report:
     render_seconds: float
     """Spent in this run; 0 if all heads lay ready."""
     scores: tuple[IdentityScores, ...]
+    methods: Mapping[str, tuple[IdentityScores, ...]] = field(default_factory=dict)
+    """Of other systems, on the same heads."""
+
+    @property
+    def method_figures(self) -> dict[str, list[Figure]]:
+        """All figures of each other system, in the same order."""
+        return {name: summarize(scores) for name, scores in self.methods.items()}
 
     @property
     def figures(self) -> list[Figure]:
@@ -90,6 +98,13 @@ def to_json(report: Report) -> dict[str, Any]:
             for figure in report.figures
         },
         "identities": [asdict(item) for item in report.scores],
+        "methods": {
+            name: {
+                "figures": {f.measure.key: {"value": f.value, "low": f.low, "high": f.high} for f in figures},
+                "identities": [asdict(item) for item in report.methods[name]],
+            }
+            for name, figures in report.method_figures.items()
+        },
     }
 
 
@@ -114,6 +129,7 @@ def to_markdown(report: Report) -> str:
         "|---|---|---|",
         *("| " + " | ".join(cells(figure)[:3]) + " |" for figure in others),
         "",
+        *method_lines(report),
         CONVENTIONS,
         "",
         f"![Inputs, restorations, generated and true views of the first {MAX_STRIPS} heads](sheet.png)",
@@ -128,13 +144,38 @@ def to_markdown(report: Report) -> str:
     return "\n".join(lines)
 
 
+def method_lines(report: Report) -> list[str]:
+    """A table in which each other system is a column; nothing without one."""
+    if not report.methods:
+        return []
+    columns = [report.figures, *report.method_figures.values()]
+    return [
+        "| figure, 95 % interval | " + " | ".join([report.weights["file"], *report.methods]) + " |",
+        "|---" * (1 + len(columns)) + "|",
+        *(
+            "| " + " | ".join([row[0].measure.label, *(_value_and_interval(figure) for figure in row)]) + " |"
+            for row in zip(*columns, strict=True)
+        ),
+        "",
+    ]
+
+
 def to_table(report: Report) -> Table:
     """The figures for a terminal."""
-    table = Table("figure", "value", "95 % interval", "bar", "", title=headline(report), title_justify="left")
-    for figure in report.figures:
+    heads = ("figure", "value", "95 % interval", "bar", "", *report.methods)
+    table = Table(*heads, title=headline(report), title_justify="left")
+    for figure, *others in zip(report.figures, *report.method_figures.values(), strict=True):
         style = {True: "green", False: "red", None: ""}[figure.passed]
-        table.add_row(*cells(figure), verdict(figure), style=style)
+        table.add_row(*cells(figure), verdict(figure), *(_value(other) for other in others), style=style)
     return table
+
+
+def _value(figure: Figure) -> str:
+    return "–" if figure.value is None else cells(figure)[1]
+
+
+def _value_and_interval(figure: Figure) -> str:
+    return _value(figure) if figure.value is None else f"{_value(figure)} ({cells(figure)[2]})"
 
 
 def headline(report: Report) -> str:

@@ -24,6 +24,7 @@ from nvb_core.staging import write_atomically
 
 from .benchmark import Benchmark, digest
 from .measure import MeasureSettings, generate, score
+from .niqe import FITTED_MODEL
 from .scores import IdentityScores, read_scores, write_scores
 from .sheet import face_strip
 
@@ -56,6 +57,7 @@ class Evaluation:
     def folder(self) -> Path:
         """Where the results of these very settings are kept."""
         sources = [path for file in (nvb_core.__file__, __file__) for path in Path(str(file)).parent.glob("*.py")]
+        sources.append(FITTED_MODEL)
         return self.out / f"results-{digest({**self.described, 'weights': self.weights_sha256}, sources)}"
 
     def missing(self, seeds: Sequence[int]) -> list[int]:

@@ -1,4 +1,7 @@
-"""What is measured of one identity, kept as one JSON file each so that an interrupted evaluation goes on."""
+"""What is measured of one identity, kept as one JSON file each so that an interrupted evaluation goes on.
+
+None stands for what a method doesn't do.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from nvb_core.errors import ConfigError
 from nvb_core.staging import write_atomically
@@ -19,9 +23,11 @@ class ViewScores:
 
     yaw_deg: float
     pitch_deg: float
-    autoencoder_psnr: float
+    autoencoder_psnr: float | None
     psnr: float
     ssim: float
+    ms_ssim: float
+    gmsd: float
     copy_psnr: float
     """Of the undegraded input shown instead of the view."""
     copy_ssim: float
@@ -37,10 +43,13 @@ class IdentityScores:
     seed: int
     degraded_psnr: float
     restored_psnr: float
-    camera: CameraErrors
+    camera: CameraErrors | None
     pair_psnr: float | None
     """Generated neighbour warped into the other, on skin; None if they share none."""
     true_pair_psnr: float | None
+    niqe: float | None
+    """Of the generated views together; None where there is no model of clean pictures."""
+    true_niqe: float | None
     views: tuple[ViewScores, ...]
     seconds: Mapping[str, float]
     """This identity's share of each stage."""
@@ -56,9 +65,13 @@ def write_scores(scores: IdentityScores, path: Path) -> None:
 def read_scores(path: Path) -> IdentityScores:
     """Inverse of `write_scores`. Raises ConfigError for a file of another kind."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        values["camera"] = CameraErrors(**values["camera"])
-        values["views"] = tuple(ViewScores(**view) for view in values["views"])
-        return IdentityScores(**values)
+        return scores_from_object(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ConfigError(f"{path}: not an identity's scores ({error}); delete it to measure it again") from None
+
+
+def scores_from_object(values: Mapping[str, Any]) -> IdentityScores:
+    """Inverse of dataclasses.asdict. Raises ValueError, TypeError or KeyError for anything else."""
+    camera = values["camera"] if values["camera"] is None else CameraErrors(**values["camera"])
+    views = tuple(ViewScores(**view) for view in values["views"])
+    return IdentityScores(**{**values, "camera": camera, "views": views})

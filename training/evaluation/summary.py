@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .metrics import CameraErrors
 from .scores import IdentityScores, ViewScores
 
 RESAMPLES = 2000
@@ -60,8 +61,16 @@ class Figure:
         )
 
 
-def _view_mean(value: Callable[[ViewScores], float]) -> Callable[[IdentityScores], Part]:
-    return lambda scores: (float(np.mean([value(view) for view in scores.views])), 1.0)
+def _view_mean(value: Callable[[ViewScores], float | None]) -> Callable[[IdentityScores], Part]:
+    def part(scores: IdentityScores) -> Part:
+        values = [value(view) for view in scores.views]
+        return _optional(None if None in values else float(np.mean(np.array(values, float))))
+
+    return part
+
+
+def _camera(error: Callable[[CameraErrors], float]) -> Callable[[IdentityScores], Part]:
+    return lambda scores: _optional(None if scores.camera is None else error(scores.camera))
 
 
 def _optional(value: float | None) -> Part:
@@ -87,15 +96,19 @@ MEASURES = (
     Measure("psnr", "novel views PSNR", "dB", _view_mean(lambda v: v.psnr), at_least=21.5),
     Measure("psnr_gain", "novel views above copying", "dB", _view_mean(lambda v: v.psnr - v.copy_psnr), at_least=4.5),
     Measure("ssim", "novel views SSIM", "", _view_mean(lambda v: v.ssim), at_least=0.68),
-    Measure("yaw_error", "predicted yaw, mean error", "°", lambda s: (s.camera.yaw_deg, 1), at_most=3),
-    Measure("pitch_error", "predicted pitch, mean error", "°", lambda s: (s.camera.pitch_deg, 1), at_most=3),
+    Measure("yaw_error", "predicted yaw, mean error", "°", _camera(lambda c: c.yaw_deg), at_most=3),
+    Measure("pitch_error", "predicted pitch, mean error", "°", _camera(lambda c: c.pitch_deg), at_most=3),
     Measure("faces_found", "faces found, share of true", "", _faces_found, at_least=0.8),
     Measure("pair_psnr", "neighbours 5° apart, skin", "dB", lambda s: _optional(s.pair_psnr), at_least=25),
+    Measure("ms_ssim", "novel views MS-SSIM", "", _view_mean(lambda v: v.ms_ssim)),
+    Measure("gmsd", "novel views GMSD", "", _view_mean(lambda v: v.gmsd)),
+    Measure("niqe", "novel views NIQE", "", lambda s: _optional(s.niqe)),
+    Measure("true_niqe", "true views NIQE", "", lambda s: _optional(s.true_niqe)),
     Measure("degraded_psnr", "degraded input PSNR", "dB", lambda s: (s.degraded_psnr, 1)),
     Measure("copy_psnr", "copying the input PSNR", "dB", _view_mean(lambda v: v.copy_psnr)),
     Measure("copy_ssim", "copying the input SSIM", "", _view_mean(lambda v: v.copy_ssim)),
-    Measure("roll_error", "predicted roll, mean error", "°", lambda s: (s.camera.roll_deg, 1)),
-    Measure("focal_error", "predicted focal, mean error", "%", lambda s: (s.camera.focal_percent, 1)),
+    Measure("roll_error", "predicted roll, mean error", "°", _camera(lambda c: c.roll_deg)),
+    Measure("focal_error", "predicted focal, mean error", "%", _camera(lambda c: c.focal_percent)),
     Measure("faces_in_truth", "faces found in true views", "", _faces_in_truth),
     Measure("true_pair_psnr", "true neighbours, skin", "dB", lambda s: _optional(s.true_pair_psnr)),
 )

@@ -159,7 +159,132 @@ class ProbeOffload:
         return {"ui": {"fetched": [fetched], "difference": [difference]}}
 
 
+class ProbeSDModel:
+    """A Stable Diffusion U-Net of any width as core's MODEL; core's own loader knows only the published widths."""
+
+    @classmethod
+    def INPUT_TYPES(cls):  # noqa: N802
+        heads = ("INT", {"default": 2})
+        return {"required": {"path": ("STRING", {"default": ""}), "heads": heads, "predicts_v": ("BOOLEAN",)}}
+
+    RETURN_TYPES = ("MODEL",)
+    FUNCTION = "load"
+    CATEGORY = "tests"
+
+    def load(self, path, heads, predicts_v):
+        import comfy.model_base
+        import comfy.model_detection
+        import comfy.model_management as memory
+        import comfy.supported_models
+        import comfy.utils
+        from comfy.model_patcher import ModelPatcher
+
+        state, prefix = comfy.utils.load_torch_file(path), "model.diffusion_model."
+        config = comfy.supported_models.SD15(comfy.model_detection.detect_unet_config(state, prefix))
+        config.unet_config["num_heads"] = heads
+        config.set_inference_dtype(torch.float32, None)
+        kind = comfy.model_base.ModelType.V_PREDICTION if predicts_v else comfy.model_base.ModelType.EPS
+        model = comfy.model_base.BaseModel(config, kind, memory.unet_offload_device())
+        model.load_model_weights(state, prefix)
+        return (ModelPatcher(model, memory.get_torch_device(), memory.unet_offload_device()),)
+
+
+class ProbeOwnSampler:
+    """The pack's DDIM from the noise that core's KSampler starts from, down to where that ends.
+
+    KSampler adds noise to an empty latent, so that it starts with a little less than the pack's, and ends without any,
+    where Stable Diffusion's own DDIM, which is the pack's, ends at timestep 0.
+    """
+
+    @classmethod
+    def INPUT_TYPES(cls):  # noqa: N802
+        sockets = {"denoiser": ("NVB_DENOISER",), "view_features": ("NVB_VIEW_FEATURES",)}
+        return {"required": sockets | {"seed": ("INT", {"default": 0}), "steps": ("INT", {"default": 20})}}
+
+    RETURN_TYPES = ("LATENT",)
+    FUNCTION = "sample"
+    CATEGORY = "tests"
+
+    def sample(self, denoiser, view_features, seed, steps):
+        from unittest import mock
+
+        import comfy.sample
+
+        core = type(denoiser.model.config).__module__.rpartition(".")[0]
+        sampling, networks = sys.modules[f"{core}.sampling"], sys.modules[f"{core}.denoiser"]
+        scheduler = networks.sampling_scheduler(denoiser.model.config.schedule, steps)
+        scheduler.final_alpha_cumprod = torch.tensor(1.0)
+        model, features = denoiser.model, view_features.values
+        size, views = model.config.latent_size, features.faces * features.views_per_face
+        noise = comfy.sample.prepare_noise(torch.zeros(views, 4, size, size), seed)
+        noise *= (1 - scheduler.alphas_cumprod[scheduler.timesteps[0]]).sqrt()
+
+        def context(timestep, start, end):
+            return model.context(features.at(timestep, start, end))
+
+        with (
+            mock.patch.object(networks, "sampling_scheduler", return_value=scheduler),
+            mock.patch.object(sampling.ViewNoise, "draw", return_value=noise),
+        ):
+            options = sampling.SamplingOptions(steps)
+            latents = sampling.sample_latents(model, context, features.faces, features.views_per_face, options)
+        # Core's latents are those that its autoencoders take.
+        return ({"samples": latents / model.config.vae.scaling_factor},)
+
+
+class ProbeLatentDifference:
+    """Shows how far two latents are apart: the norm of the difference in units of the first one's."""
+
+    @classmethod
+    def INPUT_TYPES(cls):  # noqa: N802
+        return {"required": {"first": ("LATENT",), "second": ("LATENT",)}}
+
+    RETURN_TYPES = ()
+    OUTPUT_NODE = True
+    FUNCTION = "compare"
+    CATEGORY = "tests"
+
+    def compare(self, first, second):
+        first, second = first["samples"].double(), second["samples"].double()
+        if first.shape != second.shape:
+            raise ValueError(f"shapes differ: {tuple(first.shape)} and {tuple(second.shape)}")
+        return {"ui": {"difference": [float((first - second).norm() / first.norm())], "shape": list(first.shape)}}
+
+
+class ProbeRecognised:
+    """What core's checkpoint loader takes a file for."""
+
+    @classmethod
+    def INPUT_TYPES(cls):  # noqa: N802
+        return {"required": {"path": ("STRING", {"default": ""})}}
+
+    RETURN_TYPES = ()
+    OUTPUT_NODE = True
+    FUNCTION = "look"
+    CATEGORY = "tests"
+
+    def look(self, path):
+        import json
+        from pathlib import Path
+
+        import comfy.model_detection
+
+        prefix = "model.diffusion_model."
+        shapes = json.loads(Path(path).read_text())
+        state = {name: torch.zeros(1, dtype=torch.float16).expand(shape) for name, shape in shapes.items()}
+        config = comfy.model_detection.model_config_from_unet(state, prefix)
+        with torch.device("meta"):
+            model = config.get_model(state, prefix, device="meta")
+        names = (name for name in model.state_dict() if name.startswith("diffusion_model."))
+        own = {prefix + name.removeprefix("diffusion_model.") for name in names}
+        return {"ui": {"class": [type(config).__name__], "others": [sorted(own ^ set(state))]}}
+
+
 NODE_CLASS_MAPPINGS = {
+    "NVBProbeSDModel": ProbeSDModel,
+    "NVBProbeOwnSampler": ProbeOwnSampler,
+    "NVBProbeLatentDifference": ProbeLatentDifference,
+    "NVBProbeRecognised": ProbeRecognised,
     "NVBProbeOffload": ProbeOffload,
     "NVBProbeImage": ProbeImage,
     "NVBProbeLatent": ProbeLatent,

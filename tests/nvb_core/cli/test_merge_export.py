@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 from nvb_core.adapted import adapted_model
 from nvb_core.backbone import Base, read_base
 from nvb_core.checkpoint import load_model, save_model
-from nvb_core.cli import export, merge, render
+from nvb_core.cli import export, info, merge, render
 from nvb_core.errors import CheckpointError, ConfigError
 from tests.nvb_core.test_adapted import CONFIG, predict
 from tests.nvb_core.test_backbone import States, single_file, states
@@ -73,3 +74,12 @@ def test_render_on_a_base(base: Path, weights: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
     assert render.main([*arguments, "--base", str(base)]) == 0
     assert len(list((tmp_path / "out" / "views").glob("*.png"))) == 1
+
+
+def test_info_of_a_difference(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert info.main(["--weights", str(weights), "--json"]) == 0
+    description = json.loads(capsys.readouterr().out)
+    assert description["base_model"] == "sd21"
+    assert set(description["base_fingerprint"]) == {"unet", "vae"}
+    info.main(["--weights", str(weights)])
+    assert "base's unet" in capsys.readouterr().out

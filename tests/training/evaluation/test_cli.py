@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from nvb_core.checkpoint import save_model
 from nvb_core.config import tiny_config
-from nvb_core.errors import CheckpointError, ConfigError, OutputError
+from nvb_core.errors import CheckpointError, ConfigError, ImageError, OutputError
 from nvb_core.model import NVBModel
 from nvb_core.sampling import SamplingOptions
 from training.evaluation import benchmark, run
@@ -104,6 +105,45 @@ def test_interrupted_evaluation_goes_on(
     main(arguments(weights, heads, tmp_path))
     assert measured[3:] == [1_000_001]
     assert figures(tmp_path) == pytest.approx(figures(tmp_path / "whole"), abs=1e-3)
+
+
+def test_other_systems_stand_beside_the_model(weights: Path, heads: Benchmark, tmp_path: Path) -> None:
+    seeds = ("01000000", "01000001")
+    for seed in seeds:
+        (tmp_path / "grey" / seed).mkdir(parents=True)
+        for path in (heads.folder / seed).glob("*.png"):
+            Image.new("RGB", (heads.settings.image_size,) * 2, (128, 128, 128)).save(
+                tmp_path / "grey" / seed / path.name
+            )
+    methods = ("--method", f"true={heads.folder}", "--method", f"grey={tmp_path / 'grey'}")
+    assert main(arguments(weights, heads, tmp_path / "out", *methods)) == 0
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    true, grey = (report["methods"][name]["figures"] for name in ("true", "grey"))
+    assert true["psnr"]["value"] == true["restored_psnr"]["value"] == 100
+    assert true["pair_psnr"]["value"] == report["figures"]["true_pair_psnr"]["value"]
+    assert true["yaw_error"]["value"] is None
+    assert grey["psnr"]["value"] < 20
+    assert grey["copy_psnr"]["value"] == report["figures"]["copy_psnr"]["value"]
+
+    broken = tmp_path / "grey/01000001/view_01.png"
+    Image.new("RGB", (20, 30)).save(broken)
+    with pytest.raises(ImageError, match=r"01000001/view_01\.png: 20×30 pixels, .* 32×32"):
+        main(arguments(weights, heads, tmp_path / "out", *methods))
+    broken.unlink()
+    with pytest.raises(ImageError, match=r"01000001/view_01\.png: missing picture of method grey"):
+        main(arguments(weights, heads, tmp_path / "fresh", *methods))
+    assert not (tmp_path / "fresh").exists()
+
+
+@pytest.mark.parametrize("text", ["grey", "grey=", "=folder", "a b=folder"])
+def test_bad_method(text: str) -> None:
+    with pytest.raises(ConfigError, match="must be NAME=FOLDER"):
+        Options(method=(text,))
+
+
+def test_methods_of_one_name() -> None:
+    with pytest.raises(ConfigError, match="two methods have one name among a, b, a"):
+        Options(method=("a=x", "b=x", "a=y"))
 
 
 @pytest.mark.parametrize(

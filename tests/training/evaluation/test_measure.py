@@ -105,7 +105,7 @@ def test_perfect_views_score_perfectly(heads: Benchmark) -> None:
         assert scores.machine == "here"
         for view, yaw in zip(scores.views, face.cameras.targets.angles().yaw_deg.tolist(), strict=True):
             assert (view.psnr, view.autoencoder_psnr) == (100, 100)
-            assert view.ssim == pytest.approx(1, abs=1e-6)
+            assert (view.ssim, view.ms_ssim, view.gmsd) == pytest.approx((1, 1, 0), abs=1e-6)
             assert view.copy_psnr < 40
             assert view.yaw_deg == yaw
             assert view.face_found == view.face_found_in_truth
@@ -126,6 +126,8 @@ def test_worse_pictures_score_worse(heads: Benchmark) -> None:
         assert view.psnr == pytest.approx(20, abs=0.5)
         assert view.autoencoder_psnr == pytest.approx(40, abs=0.5)
         assert view.ssim < 0.9
+        assert view.ms_ssim < 0.97
+        assert view.gmsd > 0.05
 
 
 def test_faces_are_sought_in_frontal_views_only(make_face: MakeFace, monkeypatch: pytest.MonkeyPatch) -> None:

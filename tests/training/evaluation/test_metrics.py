@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 from skimage import metrics as skimage_metrics
 from torch import Tensor
 
@@ -16,8 +17,10 @@ from training.evaluation.metrics import (
     MAX_PSNR_DB,
     PosedView,
     camera_errors,
+    gmsd,
     lift,
     masked_psnr,
+    ms_ssim,
     psnr,
     ssim,
     warp,
@@ -76,6 +79,63 @@ def test_ssim_agrees_with_skimage() -> None:
     ]
     assert ssim(images, targets).tolist() == pytest.approx(expected, abs=1e-6)
     assert ssim(targets[:1], targets[:1]).tolist() == pytest.approx([1], abs=1e-6)
+
+
+def test_ms_ssim_of_one_scale_is_ssim() -> None:
+    images, targets = (pictures[..., :20, :21] for pictures in noisy_pair())
+    torch.testing.assert_close(ms_ssim(images, targets), ssim(images, targets))
+
+
+def scipy_terms(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Luminance and contrast terms of pictures (H, W, 3) in [0, 1], windows inside."""
+
+    def smooth(values: np.ndarray) -> np.ndarray:
+        return ndimage.gaussian_filter(values, (1.5, 1.5, 0), truncate=3.5)[5:-5, 5:-5]
+
+    mx, my = smooth(x), smooth(y)
+    vx, vy, cov = smooth(x * x) - mx**2, smooth(y * y) - my**2, smooth(x * y) - mx * my
+    return (2 * mx * my + 1e-4) / (mx**2 + my**2 + 1e-4), (2 * cov + 9e-4) / (vx + vy + 9e-4)
+
+
+def scipy_halved(x: np.ndarray) -> np.ndarray:
+    x = x[: len(x) // 2 * 2, : x.shape[1] // 2 * 2]
+    return (x[::2, ::2] + x[1::2, ::2] + x[::2, 1::2] + x[1::2, 1::2]) / 4
+
+
+def test_ms_ssim_agrees_with_scipy() -> None:
+    images, targets = noisy_pair()  # 48 × 53, 24 × 26, 12 × 13
+    exponents = np.array([0.0448, 0.2856, 0.3001]) / 0.6305
+    for image, target, found in zip(images, targets, ms_ssim(images, targets).tolist(), strict=True):
+        x, y, expected = to_numpy((image + 1) / 2), to_numpy((target + 1) / 2), 1.0
+        for scale, exponent in enumerate(exponents):
+            luminance, contrast = scipy_terms(x, y)
+            term = (luminance * contrast if scale == 2 else contrast).mean()
+            expected *= max(term, 0) ** exponent
+            x, y = scipy_halved(x), scipy_halved(y)
+        assert found == pytest.approx(expected, abs=1e-6)
+    assert ms_ssim(targets, targets).tolist() == pytest.approx([1] * 3)
+
+
+def test_gmsd_agrees_with_scipy() -> None:
+    images, targets = noisy_pair()
+    for image, target, found in zip(images, targets, gmsd(images, targets).tolist(), strict=True):
+        magnitudes = []
+        for picture in (image, target):
+            gray = scipy_halved((to_numpy(picture) + 1) / 2 @ np.array([0.2989, 0.587, 0.114]))
+            gradients = [ndimage.prewitt(gray, axis)[1:-1, 1:-1] / 3 for axis in (0, 1)]
+            magnitudes.append(np.hypot(*gradients))
+        a, b = magnitudes
+        assert found == pytest.approx(np.std((2 * a * b + 170 / 255**2) / (a**2 + b**2 + 170 / 255**2)), abs=1e-9)
+
+
+def test_gmsd_of_an_edge_that_is_missing() -> None:
+    target = torch.full((1, 3, 16, 16), -1.0)
+    target[..., 8:] = 1
+    # Halved to 8 × 8, the edge has a gradient of 1 in two of the six columns that have all neighbours, elsewhere none.
+    missed = (170 / 255**2) / (1 + 170 / 255**2)
+    shares = [missed] * 2 + [1.0] * 4
+    assert float(gmsd(torch.zeros_like(target), target)) == pytest.approx(float(np.std(shares)), rel=1e-3)
+    assert float(gmsd(target, target)) == 0
 
 
 def test_masked_psnr_sees_only_the_mask() -> None:

@@ -15,10 +15,10 @@ from training.evaluation.benchmark import BenchmarkFace
 from training.evaluation.measure import GeneratedFaces
 from training.evaluation.metrics import CameraErrors
 from training.evaluation.report import Report, to_table, write_report
-from training.evaluation.scores import IdentityScores, ViewScores, read_scores, write_scores
+from training.evaluation.scores import IdentityScores, ViewScores, read_scores, scores_from_object, write_scores
 from training.evaluation.sheet import CAPTION_PX, GAP_PX, MAX_STRIPS, face_strip
 
-VIEW = ViewScores(10, 5, 32.5, 22, 0.71, 16, 0.5, True, True)
+VIEW = ViewScores(10, 5, 32.5, 22, 0.71, 0.8, 0.1, 16, 0.5, True, True)
 SCORES = IdentityScores(
     1_000_000,
     24,
@@ -26,6 +26,8 @@ SCORES = IdentityScores(
     CameraErrors(2, 1, 0.5, 3),
     None,
     38,
+    4.0,
+    None,
     (VIEW, VIEW),
     {"views": 2.0, "measuring": 0.5},
     "A, 2 cores",
@@ -36,6 +38,26 @@ def make_report(count: int) -> Report:
     scores = tuple(replace(SCORES, seed=SCORES.seed + i, machine=f"{'AB'[i % 2]}, 2 cores") for i in range(count))
     weights = {"file": "some.safetensors", "sha256": "ab" * 32, "model": "tiny"}
     return Report(weights, {"level": 1, "steps": 50}, "1234abc", 12.0, scores)
+
+
+def test_other_systems_are_columns(tmp_path: Path) -> None:
+    theirs = replace(SCORES, camera=None, views=(replace(VIEW, psnr=20, autoencoder_psnr=None),))
+    report = replace(make_report(1), methods={"other": (theirs,)})
+    assert read_back(theirs, tmp_path) == theirs
+    write_report(report, tmp_path, make_strips(tmp_path, 1))
+    markdown = (tmp_path / "report.md").read_text()
+    assert "| figure, 95 % interval | some.safetensors | other |\n|---|---|---|\n" in markdown
+    assert "| novel views PSNR | 22.00 dB (22.00 – 22.00) | 20.00 dB (20.00 – 20.00) |\n" in markdown
+    assert "| predicted yaw, mean error | 2.00° (2.00 – 2.00) | – |\n" in markdown
+    assert "| autoencoder PSNR | 32.50 dB (32.50 – 32.50) | – |\n" in markdown
+    written = json.loads((tmp_path / "report.json").read_text())["methods"]["other"]
+    assert written["figures"]["psnr"] == {"value": 20, "low": 20, "high": 20}
+    assert scores_from_object(written["identities"][0]) == theirs
+
+
+def read_back(scores: IdentityScores, folder: Path) -> IdentityScores:
+    write_scores(scores, folder / "scores.json")
+    return read_scores(folder / "scores.json")
 
 
 def make_strips(folder: Path, count: int) -> list[Path]:
@@ -86,6 +108,8 @@ def test_report_files(tmp_path: Path) -> None:
     assert "| neighbours 5° apart, skin | nothing to measure |  | >= 25 | missed |\n" in markdown
     assert "| predicted yaw, mean error | 2.00° | 2.00 – 2.00 | <= 3 | met |\n" in markdown
     assert "3 synthetic heads, seeds 1000000–1000002, of 2 views each" in markdown
+    assert "| novel views NIQE | 4.000 | 4.000 – 4.000 |\n" in markdown
+    assert "| true views NIQE | nothing to measure |  |\n" in markdown
     for line in markdown.splitlines():
         if line.startswith("| novel views SSIM"):
             assert line.split(" | ")[1] == "0.710"

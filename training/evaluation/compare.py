@@ -1,0 +1,162 @@
+"""Two evaluations of the same heads: the difference of each figure, with a paired bootstrap interval over heads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from nvb_core.errors import ConfigError
+from nvb_core.staging import write_atomically
+
+from .scores import IdentityScores, read_scores, scores_from_object
+from .summary import MEASURES, RESAMPLES, Measure
+
+MUST_AGREE = ("benchmark", "level", "views", "image_size")
+"""Settings without which a difference would say nothing about the systems."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two."""
+
+    name: str
+    settings: Mapping[str, Any]
+    scores: Mapping[int, IdentityScores]
+    """By seed."""
+
+    @classmethod
+    def read(cls, text: str) -> Side:
+        """From a folder with report.json, one of results (results-KEY), or FOLDER:METHOD. Raises ConfigError."""
+        folder, method = Path(text), ""
+        if not folder.exists():
+            before, _, method = text.rpartition(":")
+            folder = Path(before)
+        report, results = folder / "report.json", folder / "settings.json"
+        try:
+            if report.is_file():
+                values = json.loads(report.read_text(encoding="utf-8"))
+                identities = (values["methods"][method] if method else values)["identities"]
+                found, settings = [scores_from_object(item) for item in identities], values["settings"]
+            elif results.is_file() and not method:
+                settings = json.loads(results.read_text(encoding="utf-8"))
+                found = [read_scores(path) for path in sorted(folder.glob("[0-9]" * 8 + ".json"))]
+            else:
+                raise ConfigError(f"--compare: {text}: no report.json there; give a folder that nvb-face eval wrote")
+            return cls(text, {key: settings[key] for key in MUST_AGREE}, {item.seed: item for item in found})
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise ConfigError(
+                f"--compare: {text}: not an evaluation by this version of nvb-face ({error}); evaluate it again"
+            ) from None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A figure of both sides; None where one has nothing to measure."""
+
+    key: str
+    label: str
+    unit: str
+    a: float | None
+    b: float | None
+    difference: float | None
+    """b - a"""
+    low: float | None
+    """95 % interval of the difference, with `high`."""
+    high: float | None
+    identities: int
+    """How many took part on both sides."""
+
+    @property
+    def verdict(self) -> str:
+        """`higher` or `lower`: b against a, where the interval excludes 0."""
+        if self.low is None or self.high is None or self.low <= 0 <= self.high:
+            return ""
+        return "higher" if self.low > 0 else "lower"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Differences over the heads that both sides have."""
+
+    a: str
+    b: str
+    seeds: tuple[int, ...]
+    differences: tuple[Difference, ...]
+
+
+def compare(a: Side, b: Side) -> Comparison:
+    """Compare on the common heads. Raises ConfigError if there are none or the benchmarks differ."""
+    for key in MUST_AGREE:
+        if a.settings[key] != b.settings[key]:
+            raise ConfigError(
+                f"--compare: {a.name} has {key} {a.settings[key]}, {b.name} {b.settings[key]}; "
+                "evaluate both on the same heads and inputs"
+            )
+    seeds = tuple(sorted(a.scores.keys() & b.scores.keys()))
+    if not seeds:
+        raise ConfigError(f"--compare: {a.name} and {b.name} have no head in common; evaluate both on the same seeds")
+    pairs = [(a.scores[seed], b.scores[seed]) for seed in seeds]
+    return Comparison(a.name, b.name, seeds, tuple(difference(measure, pairs) for measure in MEASURES))
+
+
+def difference(measure: Measure, pairs: Sequence[tuple[IdentityScores, IdentityScores]]) -> Difference:
+    """One figure: each resample draws heads, and takes both sides of those it drew."""
+    parts = np.array([[measure.part(item) for item in pair] for pair in pairs])  # (I, 2 sides, 2)
+    parts = parts[(parts[:, :, 1] > 0).all(1)]
+    if not len(parts):
+        return Difference(measure.key, measure.label, measure.unit, None, None, None, None, None, 0)
+    picks = np.random.default_rng(0).integers(len(parts), size=(RESAMPLES, len(parts)))
+    totals = np.concatenate([parts.sum(0)[None], parts[picks].sum(1)])  # (1 + R, 2, 2)
+    a, b = (totals[..., 0] / totals[..., 1]).T
+    low, high = np.quantile((b - a)[1:], [0.025, 0.975]).tolist()
+    values = (float(a[0]), float(b[0]), float(b[0] - a[0]))
+    return Difference(measure.key, measure.label, measure.unit, *values, low, high, len(parts))
+
+
+def write_comparison(comparison: Comparison, out: Path) -> None:
+    """Write comparison.json and comparison.md. Raises OutputError."""
+    text = json.dumps(asdict(comparison), indent=1)
+    write_atomically(out / "comparison.json", lambda partial: partial.write_text(text, encoding="utf-8"))
+    markdown = "\n".join(
+        [
+            f"# {comparison.b} against {comparison.a}",
+            "",
+            f"{caption(comparison)} The interval is the 95 % paired bootstrap over heads.",
+            "",
+            "| figure | A | B | B - A | 95 % interval | B is |",
+            "|---|---|---|---|---|---|",
+            *("| " + " | ".join(row(item)) + " |" for item in comparison.differences),
+            "",
+        ]
+    )
+    write_atomically(out / "comparison.md", lambda partial: partial.write_text(markdown, encoding="utf-8"))
+
+
+def to_table(comparison: Comparison) -> Table:
+    """The differences for a terminal."""
+    heads = ("figure", "A", "B", "B - A", "95 % interval", "B is")
+    table = Table(*heads, title=caption(comparison), title_justify="left")
+    for item in comparison.differences:
+        table.add_row(*row(item))
+    return table
+
+
+def caption(comparison: Comparison) -> str:
+    """Which is A, which B."""
+    return f"A: {comparison.a}. B: {comparison.b}. {len(comparison.seeds)} heads in common."
+
+
+def row(item: Difference) -> tuple[str, ...]:
+    """Label, both values, difference, interval and verdict."""
+    if item.a is None or item.b is None or item.difference is None:
+        return item.label, "–", "–", "–", "", ""
+    digits = 2 if item.unit else 3
+    label = f"{item.label}, {item.unit}" if item.unit else item.label
+    values = (f"{item.a:.{digits}f}", f"{item.b:.{digits}f}", f"{item.difference:+.{digits}f}")
+    return label, *values, f"{item.low:+.{digits}f} – {item.high:+.{digits}f}", item.verdict

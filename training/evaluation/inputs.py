@@ -1,0 +1,115 @@
+"""Write the benchmark's inputs and cameras for other systems, whose pictures `nvb-face eval --method` then scores."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from nvb_core.cli import PROG
+from nvb_core.errors import ConfigError
+from nvb_core.images import to_pil
+from nvb_core.staging import staged_folder, writing
+
+from .benchmark import Benchmark, BenchmarkFace, BenchmarkSettings, picture_names
+from .selection import HeadSelection
+
+MARKER, LABELS = "inputs.json", "dataset.json"
+FORMAT = "nvb-face-inputs"
+
+
+@dataclass(frozen=True)
+class Options(HeadSelection):
+    """Write the benchmark's inputs and cameras for other systems.
+
+    Of each head a folder with the degraded input.png, and in cameras.json the camera of every picture that
+    `nvb-face eval --method` asks for, by name; the same as EG3D labels of all heads in dataset.json. How to go on:
+    benchmarks/METHODS.md. True pictures are not among them.
+    """
+
+    size: int = 128
+    """Side of the pictures in pixels, as the model that they are compared with has it; 16 to 2048."""
+    out: Path = Path("out/eval-inputs")
+    """Folder to write."""
+    benchmark: Path = Path("out/eval")
+    """Folder to keep the rendered heads in, true pictures included; by default that of nvb-face eval."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 16 <= self.size <= 2048:
+            raise ConfigError(f"--size is {self.size}, must be in 16–2048")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run `nvb-face eval-inputs`; returns 0. Raises NVBError."""
+    from rich.console import Console
+
+    from .cli import render_heads
+
+    options = tyro.cli(Options, args=list(argv), prog=f"{PROG} eval-inputs")
+    benchmark = Benchmark(options.benchmark, BenchmarkSettings(options.views, options.size))
+    with writing(options.out):
+        options.out.mkdir(parents=True, exist_ok=True)
+    render_heads(benchmark, options.seeds, options.workers)
+    write_inputs(benchmark, options)
+    message = f"wrote {len(options.seeds)} heads into {options.out}, see benchmarks/METHODS.md"
+    Console().print(message, highlight=False, soft_wrap=True)
+    return 0
+
+
+def write_inputs(benchmark: Benchmark, options: Options) -> None:
+    """Write all files of rendered heads; the folder then holds them, or what it held before. Raises OutputError."""
+    earlier = read_marker(options.out)
+    seeds = sorted({*options.seeds, *(earlier["seeds"] if earlier else ())})
+    entries = [LABELS, *(f"{seed:08d}" for seed in seeds)]
+    with staged_folder(options.out, MARKER, entries, lambda folder: read_marker(folder) is not None) as stage:
+        labels: list[list[Any]] = []
+        for seed in options.seeds:
+            face = benchmark.load(seed)
+            write_face(face, options, stage / f"{seed:08d}")
+            labels += [[f"{seed:08d}/{name}", label] for name, label in _labels(face, options)]
+        _write_json(stage / LABELS, {"labels": labels})
+        contents = {
+            "format": FORMAT,
+            "benchmark": benchmark.key,
+            "level": options.level,
+            "size": options.size,
+            "seeds": list(options.seeds),
+            "pictures": picture_names(options.views),
+        }
+        _write_json(stage / MARKER, contents)
+
+
+def write_face(face: BenchmarkFace, options: Options, folder: Path) -> None:
+    """input.png and cameras.json of one head."""
+    from .measure import degrade_input
+
+    folder.mkdir()
+    to_pil(degrade_input(face, options.level)).save(folder / "input.png", format="PNG")
+    names = picture_names(options.views)
+    _write_json(
+        folder / "cameras.json", face.cameras.all.to_json() | {"images": names, "labels": _labels(face, options)}
+    )
+
+
+def read_marker(folder: Path) -> dict[str, Any] | None:
+    """inputs.json of a folder that this command wrote, else None."""
+    try:
+        contents = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return contents if isinstance(contents, dict) and contents.get("format") == FORMAT else None
+
+
+def _labels(face: BenchmarkFace, options: Options) -> list[list[Any]]:
+    """Names and EG3D labels (25 numbers) of all pictures."""
+    labels = face.cameras.all.to_eg3d().tolist()
+    return [[name, label] for name, label in zip(picture_names(options.views), labels, strict=True)]
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value), encoding="utf-8")
