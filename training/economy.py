@@ -34,10 +34,9 @@ def halve_base(model: NVBModel, dtype: torch.dtype) -> None:
     """Store what is Stable Diffusion's own as `dtype`: its autoencoder, and its U-Net without adapters and attn2."""
     if model.config.base_model == "none":
         raise ConfigError("half_base is about Stable Diffusion's weights, and this model has none; leave it out")
-    model.vae.kl.to(dtype)
-    for name, parameter in model.unet.named_parameters():
-        if not is_trained(name):
-            parameter.data = parameter.data.to(dtype)
+    frozen = [parameter for name, parameter in model.unet.named_parameters() if not is_trained(name)]
+    for parameter in [*model.vae.parameters(), *frozen]:
+        parameter.data = parameter.data.to(dtype)
 
 
 def recompute_activations(model: NVBModel) -> None:

@@ -59,6 +59,8 @@ def build_accelerator(options: RunOptions) -> Accelerator:
             f"accelerate is configured for {kind.value}; configure it for plain multi-GPU and give --shard parameters "
             "(as FSDP and ZeRO-3) or --shard gradients (as ZeRO-2) here, whose runs can be resumed exactly"
         )
+    if options.optimizer == "muon" and accelerator.mixed_precision == "fp16":
+        raise ConfigError("--optimizer muon doesn't go with the loss scale of --precision fp16; use adamw, or bf16")
     if options.shard != "none" and accelerator.num_processes == 1:
         raise ConfigError(f"--shard {options.shard} shares out over processes and there is only one; leave it out")
     if options.shard != "none" and accelerator.mixed_precision == "fp16":

@@ -123,6 +123,7 @@ class Trainer:
             self.ema.optimization_step = self.progress.step
         check_budget(self.state_path, self.progress, options)
         self.prepared_optimizer = self.accelerator.prepare_optimizer(self.optimizer)
+        self.loss_scale = 0.0
         self._restore_loss_scale()
         pictures = options.pictures_per_batch * options.accumulate * self.accelerator.num_processes
         self.speed = Speed(pictures)
@@ -250,18 +251,23 @@ class Trainer:
     def _keep_loss_scale(self) -> None:
         if self.accelerator.scaler is not None:
             scale = self.accelerator.scaler.state_dict()
+            skipped = scale["scale"] < self.loss_scale  # it shrinks after a step left out, and then alone
+            self.loss_scale = scale["scale"]
             self.progress = dataclasses.replace(
                 self.progress,
-                skipped_steps=self.progress.skipped_steps + bool(self.prepared_optimizer.step_was_skipped),
+                skipped_steps=self.progress.skipped_steps + skipped,
                 loss_scale=scale["scale"],
                 scale_age=scale["_growth_tracker"],
             )
 
     def _restore_loss_scale(self) -> None:
         scaler, progress = self.accelerator.scaler, self.progress
-        if scaler is not None and progress.loss_scale:
+        if scaler is None:
+            return
+        if progress.loss_scale:
             known = {"scale": progress.loss_scale, "_growth_tracker": progress.scale_age}
             scaler.load_state_dict({**scaler.state_dict(), **known})
+        self.loss_scale = scaler.get_scale()
 
     def _report(self, log: RunLog | None, values: dict[str, float]) -> None:
         """Log, draw and measure what is due; all processes do, since a sharded network computes on all of them."""

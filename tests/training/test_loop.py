@@ -13,13 +13,15 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import Linear
 
 from nvb_core.errors import ConfigError, OutputError
-from training.launch import process_index, resolve_precision
+from training.launch import build_accelerator, process_index, resolve_precision
 from training.loop import DivergedError, Picture, Trainer, noise_generator
 from training.optimizers import lr_factor
 from training.options import RunOptions
@@ -309,6 +311,80 @@ def test_leftovers_of_a_killed_run_are_removed(tmp_path: Path) -> None:
     (tmp_path / "state.safetensors.1.partial").write_text("half")
     Trainer(LineStage(), options(tmp_path)).run()
     assert not list(tmp_path.glob("*.partial"))
+
+
+class TestMeasuring:
+    def test_averages_of_the_same_batches_with_the_same_noise(self, tmp_path: Path) -> None:
+        stage = LineStage()
+        trainer = Trainer(stage, options(tmp_path, validate_every=4, validation_batches=2, log_every=8))
+        trainer.run()
+        half, end = curve(tmp_path)
+        assert [line["step"] for line in (half, end)] == [4, 8]
+        assert half["fixed_psnr"] == 12.5
+        assert half["fixed_loss"] != end["fixed_loss"]
+        with trainer.averaged_weights():
+            losses = [
+                stage.network(stage.make_validation_batch(i), noise_generator(0, i, 1, torch.device("cpu")))["loss"]
+                for i in range(2)
+            ]
+        assert end["fixed_loss"] == pytest.approx(sum(losses).item() / 2, rel=1e-6)
+        assert end["fixed_doubled"] == pytest.approx(2 * end["fixed_loss"])
+
+    def test_changes_nothing(self, tmp_path: Path) -> None:
+        plain, measured = LineStage(), LineStage()
+        Trainer(plain, options(tmp_path / "plain")).run()
+        Trainer(measured, options(tmp_path / "measured", validate_every=1, grid_every=3)).run()
+        assert torch.equal(plain.network.map.weight, measured.network.map.weight)
+        assert torch.equal(plain.exported[-1][1], measured.exported[-1][1])
+
+    def test_is_named_after_where_its_faces_come_from(self, tmp_path: Path) -> None:
+        stage = LineStage()
+        stage.validation_source = "val"
+        Trainer(stage, options(tmp_path, steps=1, validate_every=1)).run()
+        assert {"val_loss", "val_doubled", "val_psnr"} <= curve(tmp_path)[0].keys()
+
+
+class TestLossScale:
+    """As with fp16 on a GPU, by torch's scaler for CPUs."""
+
+    @pytest.fixture(autouse=True)
+    def scaled(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def build(plan: RunOptions) -> Accelerator:
+            accelerator = build_accelerator(plan)
+            accelerator.state._mixed_precision, accelerator.native_amp = "fp16", True
+            accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**18, growth_interval=3)
+            return accelerator
+
+        monkeypatch.setattr("training.loop.build_accelerator", build)
+
+    def test_too_large_a_scale_skips_steps_and_trains_on(self, tmp_path: Path) -> None:
+        stage = LineStage()
+        Trainer(stage, options(tmp_path, steps=12)).run()
+        progress = read_progress(tmp_path / "state.safetensors")
+        assert 0 < progress.skipped_steps < 8
+        assert 1 < progress.loss_scale < 2.0**18
+        assert not math.isfinite(curve(tmp_path)[0]["gradient_norm"])
+        assert not torch.equal(stage.network.map.weight, Line().map.weight)
+
+    def test_resumes_exactly(self, tmp_path: Path) -> None:
+        whole, parts = LineStage(), LineStage()
+        Trainer(whole, options(tmp_path / "whole", steps=12, decay_fraction=0.0)).run()
+        for steps in (3, 7, 12):
+            AcceleratorState._reset_state(reset_partial_state=True)
+            parts = LineStage()
+            Trainer(parts, options(tmp_path / "parts", steps=steps, decay_fraction=0.0)).run()
+        assert torch.equal(whole.network.map.weight, parts.network.map.weight)
+        first, second = (load_file(tmp_path / name / "state.safetensors") for name in ("whole", "parts"))
+        assert all(torch.equal(first[name], second[name]) for name in first)
+        states = [read_progress(tmp_path / name / "state.safetensors") for name in ("whole", "parts")]
+        assert len({(p.step, p.skipped_steps, p.loss_scale, p.scale_age) for p in states}) == 1
+
+    def test_a_gradient_that_stays_infinite_diverged(self, tmp_path: Path) -> None:
+        stage = LineStage()
+        stage.network.map.weight.register_hook(lambda gradient: gradient * math.inf)
+        with pytest.raises(DivergedError, match="gradient_norm is"):
+            Trainer(stage, options(tmp_path, steps=100)).run()
+        assert stage.network.map.weight.isfinite().all()
 
 
 @pytest.fixture
