@@ -3,15 +3,17 @@
 python -m benchmarks.training                                     # on one GPU, some minutes
 python -m benchmarks.training --model shrunken --steps 4          # anywhere, in seconds; says nothing about real sizes
 
-Random pictures stand in for data, so that nothing is waited for. Everything else is the trainer's own, with its presets.
+Random pictures stand in for data, so that nothing is waited for. Everything else is the trainer's own.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import statistics
 import tempfile
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,7 @@ from training.loop import Picture, Trainer
 from training.options import RunOptions, Step1Options, Step2Options
 from training.presets import PaperStep1, PaperStep2
 from training.state import Progress
-from training.step1 import Step1Network
+from training.step1 import DenoisingTarget, Step1Network
 from training.step2 import Step2Network
 from training.validation import ValidationSource
 
@@ -116,7 +118,7 @@ def random_batch(config: ModelConfig, options: RunOptions) -> Any:
     return ViewBatch(pictures(count), cameras[:, 0], pictures(count, views), cameras, pictures(count, views))
 
 
-def build_network(config: ModelConfig, options: RunOptions) -> nn.Module:
+def build_network(config: ModelConfig, options: RunOptions) -> Step1Network | Step2Network:
     """The network that a step trains."""
     model = random_model(config)
     economise(model, options)
@@ -131,8 +133,12 @@ def flops_per_step(config: ModelConfig, options: RunOptions) -> int:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     plain = replace(options, gradient_checkpointing=False, half_base=False, compile="none")
+    with torch.device("meta"):
+        network = build_network(config, plain)
     with FakeTensorMode():
-        network, batch = build_network(config, plain), random_batch(config, plain)
+        pretend_to_be_on_cpu(network)
+        network.target = DenoisingTarget(network.model)
+        batch = random_batch(config, plain)
 
         def run() -> Tensor:
             loss: Tensor = network(batch, torch.Generator().manual_seed(0))["loss"]
@@ -142,11 +148,22 @@ def flops_per_step(config: ModelConfig, options: RunOptions) -> int:
         return count(run)
 
 
+def pretend_to_be_on_cpu(network: nn.Module) -> None:
+    """Give a network without memory tensors of torch's FakeTensorMode, which has no memory either but has devices."""
+    for module in network.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            fake = torch.empty(parameter.shape)
+            module._parameters[name] = nn.Parameter(fake, requires_grad=parameter.requires_grad)
+        for name, buffer in module.named_buffers(recurse=False):
+            module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
+
+
 def measure(config: ModelConfig, options: RunOptions) -> dict[str, float]:
     """Medians of the trainer's own log, without the first half."""
     torch.manual_seed(0)
     stage = RandomStage(build_network(config, options), random_batch(config, options))
-    Trainer(stage, options).run()
+    with redirect_stdout(io.StringIO()):
+        Trainer(stage, options).run()
     lines = [json.loads(line) for line in (options.out / "loss.jsonl").read_text().splitlines()]
     later = lines[len(lines) // 2 :]
     names = ("step_seconds", "pictures_per_second", "peak_memory_gib")
