@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 from nvb_core.adapted import adapted_model, load_adapted
 from nvb_core.backbone import read_base
 from nvb_core.checkpoint import load_model, read_metadata, save_model
+from nvb_core.encoder_init import initialise_encoder
 from nvb_core.errors import ConfigError
 from nvb_core.model import NVBModel
 
@@ -28,15 +30,25 @@ def git_revision() -> str:
         return "unknown"
 
 
-def start_model(init: Path | None, base: Path | None = None, prediction_type: PredictionType | None = None) -> NVBModel:
+def start_model(
+    init: Path | None,
+    base: Path | None = None,
+    prediction_type: PredictionType | None = None,
+    encoder_init: Path | None = None,
+) -> NVBModel:
     """The float32 model to train: a checkpoint's, or without one a new model on top of Stable Diffusion weights.
 
-    A checkpoint that was trained on top of `base` comes with its adapters. Raises CheckpointError or ConfigError.
+    A checkpoint that was trained on top of `base` comes with its adapters; a new model's encoder takes from the
+    autoencoder `encoder_init` what fits. Raises CheckpointError or ConfigError.
     """
     if init is None:
         if base is None:
             raise ConfigError("a model to train starts from a checkpoint or from Stable Diffusion weights")
-        return adapted_model(read_base(base, prediction_type))
+        model = adapted_model(read_base(base, prediction_type))
+        if encoder_init is not None:
+            done = initialise_encoder(model.encoder, encoder_init)
+            print(f"encoder: {done.numbers:,} of {done.of_numbers:,} numbers from {encoder_init.name}", file=sys.stderr)
+        return model
     if read_metadata(init)["config_object"].base_model == "none":
         return load_model(init, base=base)
     return load_adapted(init, base)
@@ -47,7 +59,7 @@ def export_stage(model: NVBModel, stage: str, progress: Progress, options: RunOp
     record: dict[str, Any] = dict(model.metadata.get("training", {}))
     values = {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(options).items() if k != "out"}
     values["data"] = [path.name for path in options.data]
-    for name in ("init", "base"):
+    for name in ("init", "base", "encoder_init"):
         path = getattr(options, name, None)
         if path is not None:
             values[name] = f"{path.parent.name}/{path.name}"

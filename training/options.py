@@ -190,6 +190,8 @@ class Step1Options(RunOptions):
     """Stable Diffusion 1.x or 2.x weights to train on top of: a .safetensors file or a diffusers folder."""
     prediction_type: PredictionType | None = None
     """What `base` predicts, where the file doesn't say."""
+    encoder_init: Path | None = None
+    """Autoencoder (VQGAN's or Stable Diffusion's layout, .safetensors) from which a new encoder takes what fits."""
     preset: Step1Preset = "none"
     """Settings at the paper's scale; options that are given as well win."""
     lr: float = 5e-4
@@ -210,6 +212,8 @@ class Step1Options(RunOptions):
             raise ConfigError("nothing to start from; name a checkpoint with --init or Stable Diffusion with --base")
         if self.prediction_type and (self.init or not self.base):
             raise ConfigError("prediction_type is about a new model on --base; a checkpoint (--init) has its own")
+        if self.encoder_init and self.init:
+            raise ConfigError("encoder_init is for a new model on --base; a checkpoint (--init) has an encoder")
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,7 @@ class Step1Stage:
     def __init__(self, options: Step1Options, rank: int) -> None:
         self.options = options
         torch.manual_seed(options.seed)  # what starts at random must do so alike in all processes
-        self.model = start_model(options.init, options.base, options.prediction_type)
+        self.model = start_model(options.init, options.base, options.prediction_type, options.encoder_init)
         self.folder = load_faces(options, self.model.config.image_size, rank)
         self.shown, self.validation_source = validation_faces(options, self.folder, rank)
         economise(self.model, options)

@@ -3,14 +3,19 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
+from nvb_core.adapted import load_adapted
+from nvb_core.backbone import read_base
 from nvb_core.checkpoint import read_metadata
 from nvb_core.config import tiny_config
-from nvb_core.errors import CheckpointError
+from nvb_core.errors import CheckpointError, ConfigError
 from nvb_core.model import NVBModel
+from tests.nvb_core.test_encoder_init import vqgan
 from training.export import MODEL_NAME, export_stage, git_revision, start_model
 from training.options import Step1Options, Step2Options, VAEOptions
 from training.state import Progress
@@ -56,6 +61,19 @@ def test_start_model_is_frozen_and_float32(tiny_checkpoint: Path) -> None:
 def test_start_model_names_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"none\.safetensors: no such file"):
         start_model(tmp_path / "none.safetensors")
+
+
+def test_a_new_models_encoder_starts_from_an_autoencoders(
+    tmp_path: Path, shrunken_sd: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = load_adapted(shrunken_sd.init, shrunken_sd.base).config
+    monkeypatch.setattr("training.export.read_base", lambda path, kind: read_base(path, kind, (config,)))
+    save_file(vqgan(config.encoder), tmp_path / "vqgan.safetensors")
+    model = start_model(None, shrunken_sd.base, "epsilon", tmp_path / "vqgan.safetensors")
+    assert torch.equal(model.encoder.stem.weight, vqgan(config.encoder)["encoder.conv_in.weight"])
+    assert "numbers from vqgan.safetensors" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="encoder_init"):
+        Step1Options(out=tmp_path, data=DATA, init=shrunken_sd.init, encoder_init=tmp_path / "vqgan.safetensors")
 
 
 def test_git_revision(monkeypatch: pytest.MonkeyPatch) -> None:
