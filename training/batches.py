@@ -24,6 +24,7 @@ from nvb_core.errors import ConfigError
 
 from .data import FaceFolder, FaceSource, to_float
 
+NOTHING = torch.empty(0)
 Ranges = DegradationRanges | DegradationMix
 Batch = TypeVar("Batch")
 
@@ -76,6 +77,9 @@ class ViewBatch:
     targets: Tensor  # (B, N, 3, S, S)
     target_cameras: Tensor  # (B, N, 16)
     degraded_targets: Tensor  # (B, N, 3, S, S): targets under the input's degradation
+    target_images: Tensor = NOTHING  # (B, N) int64: indices of the targets in their folder
+    mirrored: Tensor = NOTHING  # (B,) bool
+    latents: Tensor = NOTHING  # (B, N, Z, h, w) of the targets, if they are known already
 
     def __post_init__(self) -> None:
         B, C, H, W = self.lq.shape
@@ -185,6 +189,8 @@ def sample_view_batch(
         targets=targets,
         target_cameras=vectors[:, 1:],
         degraded_targets=degraded.unflatten(0, (faces, views)),
+        target_images=torch.from_numpy(chosen[:, 1:]),
+        mirrored=mirror,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from nvb_core.cli import interruptible
 from nvb_core.errors import NVBError
 
+from .launch import lost_processes
 from .presets import with_preset
 
 
@@ -17,7 +18,7 @@ def run_command(options_type: type[Any], train: Callable[[Any], Any], name: str)
     import tyro
 
     try:
-        with interruptible():
+        with interruptible(), lost_processes():
             train(tyro.cli(with_preset(options_type, sys.argv[1:]), prog=f"accelerate launch -m {name}"))
     except NVBError as error:
         print(f"{name}: error: {' '.join(str(error).split())}", file=sys.stderr)

@@ -59,7 +59,7 @@ def export_stage(model: NVBModel, stage: str, progress: Progress, options: RunOp
     record: dict[str, Any] = dict(model.metadata.get("training", {}))
     values = {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(options).items() if k != "out"}
     values["data"] = [path.name for path in options.data]
-    for name in ("init", "base", "encoder_init"):
+    for name in ("init", "base", "latent_cache", "encoder_init"):
         path = getattr(options, name, None)
         if path is not None:
             values[name] = f"{path.parent.name}/{path.name}"

@@ -241,6 +241,8 @@ class Step2Options(RunOptions):
     """Weight of the cosine term within the feature loss."""
     camera_weight: float = 1.0
     """Weight of the camera loss."""
+    latent_cache: Path | None = None
+    """Folder for latents of the targets, encoded once instead of in every step and rounded to float16."""
     true_camera_probability: float = 0.5
     """How often the grid is built from the true source camera instead of the predicted one."""
 

@@ -5,6 +5,7 @@ accelerate launch -m training.step2 --init runs/step1/model.safetensors --data d
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 
 import torch
@@ -22,6 +23,7 @@ from .command import run_command
 from .data.load import load_faces
 from .economy import economise
 from .export import export_stage, start_model
+from .latent_cache import LatentCache
 from .launch import process_index
 from .loop import Picture, Trainer
 from .losses import feature_losses, psnr_db
@@ -59,7 +61,7 @@ class Step2Network(nn.Module):
         feature, cosine = feature_losses(view_features, true_features)
         true_camera = torch.cat([batch.source_cameras, batch.target_cameras.flatten(0, 1)])
         camera_loss = F.mse_loss(torch.cat([predicted_camera, target_camera]), true_camera)
-        diffusion = self._diffusion_loss(batch.targets, view_features, timesteps, generator)
+        diffusion = self._diffusion_loss(batch, view_features, timesteps, generator)
         weighted_feature = options.feature_weight * (feature + options.cosine_weight * cosine)
         loss = diffusion + weighted_feature + options.camera_weight * camera_loss
         return {"loss": loss, "diffusion": diffusion, "feature": feature, "cosine": cosine, "camera": camera_loss}
@@ -70,12 +72,15 @@ class Step2Network(nn.Module):
         return torch.where(draw < self.options.true_camera_probability, true, predicted)
 
     def _diffusion_loss(
-        self, targets: Tensor, view_features: Tensor, timesteps: Tensor, generator: torch.Generator
+        self, batch: ViewBatch, view_features: Tensor, timesteps: Tensor, generator: torch.Generator
     ) -> Tensor:
         """Noise-prediction loss of the first `denoised_views` targets (their order is random already)."""
-        count, views = self.options.denoised_views, targets.shape[1]
-        with torch.no_grad():
-            latents = self.model.vae.encode(targets[:, :count].flatten(0, 1)).float()
+        count, views = self.options.denoised_views, batch.targets.shape[1]
+        if batch.latents.numel():
+            latents = batch.latents[:, :count].flatten(0, 1).float()
+        else:
+            with torch.no_grad():
+                latents = self.model.vae.encode(batch.targets[:, :count].flatten(0, 1)).float()
         timesteps = timesteps.repeat_interleave(count)
         noisy, target = self.target(latents, timesteps, generator)
         chosen = rearrange(view_features, "(b n) c h w -> b n c h w", n=views)[:, :count].flatten(0, 1)
@@ -91,13 +96,24 @@ class Step2Stage:
         self.folder = load_faces(options, self.model.config.image_size, rank)
         self.folder.require_views(options.views)
         self.shown, self.validation_source = validation_faces(options, self.folder, rank, options.views)
+        self.cache = self._latent_cache()
         economise(self.model, options)
         self.network = Step2Network(self.model, options)
+
+    def _latent_cache(self) -> LatentCache | None:
+        config, directory = self.model.config, self.options.latent_cache
+        if directory is None:
+            return None
+        shape = (config.vae.latent_channels, config.latent_size, config.latent_size)
+        return LatentCache(directory, self.model.vae, self.folder, shape)
 
     def make_batch(self, index: int) -> ViewBatch:
         """One degraded photo and N views of each face."""
         rng = batch_generator(self.options.seed, index, 0)
-        return sample_view_batch(self.folder, self.options.batch_size, self.options.views, rng)
+        batch = sample_view_batch(self.folder, self.options.batch_size, self.options.views, rng)
+        if self.cache is None:
+            return batch
+        return dataclasses.replace(batch, latents=self.cache(batch.target_images, batch.mirrored))
 
     def make_validation_batch(self, index: int) -> ViewBatch:
         """As for training, from draws that it doesn't make."""
