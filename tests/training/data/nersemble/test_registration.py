@@ -209,7 +209,7 @@ def test_too_few_views_that_agree_raise() -> None:
         register(mixed)
 
 
-def test_rays_that_meet_nowhere_raise() -> None:
+def test_rays_that_meet_nowhere_in_front_raise() -> None:
     (view, *_) = views(random_similarity(8, 1.0))
     with pytest.raises(RegistrationError, match="nearly the same direction"):
         register([view] * 3)
@@ -218,7 +218,7 @@ def test_rays_that_meet_nowhere_raise() -> None:
         cam2world = view.rig_camera.cam2world.clone()
         cam2world[:, :3, 1:3] *= -1  # as if OpenGL's axes were OpenCV's
         behind.append(Observation(view.serial, Cameras(cam2world, view.rig_camera.intrinsics), view.predicted))
-    with pytest.raises(RegistrationError, match="behind the cameras|views that agree"):
+    with pytest.raises(RegistrationError, match="behind the cameras"):
         register(behind)
 
 
