@@ -81,7 +81,7 @@ class CaptureReport(Report):
 
     def lines(self) -> list[str]:
         lines = super().lines()
-        if self.registrations:
+        if self.images and self.registrations:
             angle, shift = (median(r[key] for r in self.registrations) for key in ("angle_deg", "shift"))
             worst = max(r["reprojection_px"] for r in self.registrations)
             lines.insert(
