@@ -118,7 +118,7 @@ def _ffmpeg(verbosity: str, *arguments: str) -> subprocess.CompletedProcess[byte
     import imageio_ffmpeg
 
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-v", verbosity, "-nostdin", *arguments]
-    # A session of its own: Ctrl-C must reach this process only, which then ends ffmpeg.
+    # A session of its own: an ffmpeg that Ctrl-C has ended must not look like a damaged video.
     return subprocess.run(command, capture_output=True, start_new_session=True, check=False)  # noqa: S603
 
 

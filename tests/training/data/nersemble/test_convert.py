@@ -241,7 +241,7 @@ def test_head_at_the_edge_of_some_pictures(tmp_path: Path) -> None:
 
 def test_nothing_is_enlarged(tmp_path: Path) -> None:
     write_participant(tmp_path / "src")
-    with pytest.raises(ConfigError, match="no image is left; .*dropped 8: too small .* 160 are asked for"):
+    with pytest.raises(ConfigError, match=r"no image is left; .*dropped 8: too small .* 160 are asked for"):
         run(tmp_path / "src", tmp_path / "out", replace(OPTIONS, size=128))
 
 
@@ -316,6 +316,25 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
     assert printed.out.splitlines()[0] == f"wrote {out}: 4 images of 40 px, 1 subjects"
     assert "converting sequences" in printed.err
     assert read_index(out).splits == ("test",) * 4
+
+
+def test_download_is_the_kits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for the kit, found and run as the real one is, that answers with its arguments."""
+    kit = tmp_path / "site" / "nersemble_data" / "scripts" / "manage_data.py"
+    kit.parent.mkdir(parents=True)
+    kit.write_text("import sys, pathlib\npathlib.Path(sys.argv[2] + '.txt').write_text(' '.join(sys.argv[1:]))\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    arguments = ["nersemble", str(tmp_path / "src"), "--out", str(tmp_path / "out"), "--participants", "017", "18"]
+    with pytest.raises(ConfigError, match=r"--download needs the official kit; run: pip install"):
+        main([*arguments, "--download"])
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    with pytest.raises(ConfigError, match="src: no such folder"):
+        main([*arguments, "--download", "--sequences", "FREE", "HAIR"])
+    expected = f"download {tmp_path / 'src'} --participant 17,18 --sequence FREE,HAIR"
+    assert (tmp_path / "src.txt").read_text() == expected
+    kit.write_text("raise SystemExit(3)")
+    with pytest.raises(ConfigError, match=r"download failed \(exit code 3\)"):
+        main([*arguments, "--download"])
 
 
 def test_faces_are_looked_for_by_default(tmp_path: Path) -> None:
