@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 from tyro.conf import Positional
 
 from nvb_core.checkpoint import DEFAULT_WEIGHTS
 from nvb_core.errors import ConfigError
+
+from .layout import kit_arguments, read_capture
 
 
 @dataclass(frozen=True)
@@ -18,13 +24,15 @@ class NeRSemble:
     corrected, each timestep registered to EG3D's space, heads cropped with exact cameras; reports what was dropped.
 
     Access is granted by NeRSemble's authors, and downloads are their kit's: pip install "nvb-face[nersemble]", then
-    nersemble-data download SRC --participant 17,18 --sequence EXP-1-head
+    --download or the kit's own nersemble-data download SRC --participant 17,18 --sequence EXP-1-head
     """
 
     src: Positional[Path]
     """Folder that the kit has filled: SRC/017/calibration, SRC/017/sequences, ..."""
     out: Path
     """Face folder to write. The same command goes on after an interruption."""
+    download: bool = False
+    """Let the kit fetch what SRC lacks first; it says how much that is, and asks."""
     participants: tuple[str, ...] = ()
     """Only these, for example: 017 018; default: all."""
     sequences: tuple[str, ...] = ()
@@ -54,9 +62,10 @@ class NeRSemble:
         """Convert and print a summary."""
         from ..convert.run import REPORT_NAME
         from .convert import Options, convert, predicted_registration
-        from .layout import read_capture
 
         registration = f"{self.weights.name}, {self.weights.stat().st_size} bytes" if self.weights.is_file() else ""
+        if self.download:
+            download(self.src, self.participants, self.sequences)
         options = Options(self.size, self.margin, self.frames_per_sequence, self.color_correction, registration)
         capture = read_capture(self.src, self.participants, self.sequences, self.color_correction)
         register = predicted_registration(self.weights, self.device)
@@ -64,3 +73,21 @@ class NeRSemble:
         print("\n".join([f"wrote {self.out}: {report.lines()[0]}", *report.lines()[1:]]))
         if report.dropped:
             print(f"all {len(report.dropped)} that were dropped: {self.out / REPORT_NAME}")
+
+
+def download(root: Path, participants: Sequence[str], sequences: Sequence[str]) -> None:
+    """Run the kit's download in this terminal; it asks for the address that comes with access, and to go on.
+
+    Raises ConfigError if the kit isn't installed or fails.
+    """
+    if find_spec("nersemble_data") is None:
+        raise ConfigError('--download needs the official kit; run: pip install "nvb-face[nersemble]"')
+    command = [
+        sys.executable,
+        "-m",
+        "nersemble_data.scripts.manage_data",
+        *kit_arguments(root, participants, sequences),
+    ]
+    code = subprocess.run(command, check=False).returncode  # noqa: S603
+    if code:
+        raise ConfigError(f"{root}: nersemble-data download failed (exit code {code}); see its message above")

@@ -81,7 +81,7 @@ class CaptureReport(Report):
 
     def lines(self) -> list[str]:
         lines = super().lines()
-        if self.registrations:
+        if self.images and self.registrations:
             angle, shift = (median(r[key] for r in self.registrations) for key in ("angle_deg", "shift"))
             worst = max(r["reprojection_px"] for r in self.registrations)
             lines.insert(
@@ -208,11 +208,11 @@ class _Conversion:
         threads = torch.get_num_threads()
         try:
             with ThreadPoolExecutor(self.workers) as pool:
-                frames, timesteps = self._frames(pool, frames_folder)
-                for i, timestep in enumerate(timesteps):
-                    there = {serial: stack[i] for serial, stack in frames.items() if i < len(stack)}
-                    self._timestep(pool, timestep, there)
-                frames.clear()  # open files can't be removed everywhere
+                try:
+                    self._convert(pool, frames_folder)
+                except BaseException:
+                    pool.shutdown(cancel_futures=True)
+                    raise
         finally:
             torch.set_num_threads(threads)
             shutil.rmtree(frames_folder, ignore_errors=True)
@@ -223,6 +223,12 @@ class _Conversion:
             "dropped": [astuple(entry) for entry in self.dropped],
             "registrations": self.registrations,
         }
+
+    def _convert(self, pool: ThreadPoolExecutor, frames_folder: Path) -> None:
+        frames, timesteps = self._frames(pool, frames_folder)
+        for i, timestep in enumerate(timesteps):
+            there = {serial: stack[i] for serial, stack in frames.items() if i < len(stack)}
+            self._timestep(pool, timestep, there)
 
     def _drop(self, serial: str, reason: str, detail: str = "") -> None:
         self.dropped.append(Dropped(self.recording.videos[serial], reason, detail))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections import Counter
 from collections.abc import Mapping
@@ -13,6 +14,9 @@ import numpy as np
 from nvb_core.errors import NVBError, OutputError
 
 MAX_RATE_DIFFERENCE = 0.01  # relative
+
+_STREAM = re.compile(r"Stream #0:\d+.*: Video: ")
+_SIZE, _RATE = re.compile(r", (\d+)x(\d+)[, ]"), re.compile(r", ([\d.]+) fps")
 
 
 class VideoError(NVBError):
@@ -39,23 +43,17 @@ class Timeline:
 
 def probe_video(path: Path) -> VideoInfo:
     """Frames (those that the file really holds, counted without decoding), rate and size. Raises VideoError."""
-    import imageio_ffmpeg
-
-    reader = imageio_ffmpeg.read_frames(path)
-    try:
-        meta = next(reader)
-    except (OSError, RuntimeError, IndexError, KeyError, StopIteration) as error:
-        raise VideoError(f"{path}: not a readable video ({_last_line(str(error))})") from None
-    finally:
-        reader.close()
-    counted = _ffmpeg("-i", str(path), "-map", "0:v:0", "-c", "copy", "-progress", "pipe:1", "-f", "null", "-")
-    counts = [line.partition(b"=")[2] for line in counted.stdout.splitlines() if line.startswith(b"frame=")]
+    done = _ffmpeg("info", "-i", str(path), "-map", "0:v:0", "-c", "copy", "-progress", "pipe:1", "-f", "null", "-")
+    header = done.stderr.decode("utf-8", "replace").partition("Output #0")[0]
+    stream = next((line for line in header.splitlines() if _STREAM.search(line)), "")
+    size, rate = _SIZE.search(stream), _RATE.search(stream)
+    counts = [line.partition(b"=")[2] for line in done.stdout.splitlines() if line.startswith(b"frame=")]
     frames = int(counts[-1]) if counts else 0
-    if frames < 1 or not meta["fps"] > 0:
-        raise VideoError(
-            f"{path}: holds no video of known frame rate ({_last_line(counted.stderr.decode('utf-8', 'replace'))})"
-        )
-    return VideoInfo(frames, float(meta["fps"]), (int(meta["size"][0]), int(meta["size"][1])))
+    if size is None or rate is None or frames < 1 or not float(rate[1]) > 0:
+        raise VideoError(f"{path}: not a readable video ({_last_line(header)})")
+    if "rotation of" in header:
+        raise VideoError(f"{path}: is marked as turned, so that its pixels aren't those of the calibration")
+    return VideoInfo(frames, float(rate[1]), (int(size[1]), int(size[2])))
 
 
 def common_timeline(videos: Mapping[str, VideoInfo], full_size_px: tuple[int, int]) -> Timeline:
@@ -95,6 +93,7 @@ def extract_frames(path: Path, info: VideoInfo, timesteps: list[int], target: Pa
     chosen = "+".join(f"eq(n\\,{timestep})" for timestep in timesteps)
     graph = f"select={chosen},setpts=N/FRAME_RATE/TB"  # evenly timed, so that none is dropped or doubled
     done = _ffmpeg(
+        "error",
         *("-i", str(path), "-map", "0:v:0", "-vf", graph, "-frames:v", str(len(timesteps))),
         *("-pix_fmt", "rgb24", "-f", "rawvideo", "-y", str(target)),
     )
@@ -115,11 +114,11 @@ def _most_frequent(values: list[float] | list[int]) -> float:
     return max(counts, key=lambda value: (counts[value], value), default=0)
 
 
-def _ffmpeg(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+def _ffmpeg(verbosity: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
     import imageio_ffmpeg
 
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-nostdin", *arguments]
-    # A session of its own: Ctrl-C must reach this process only, which then ends ffmpeg.
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-v", verbosity, "-nostdin", *arguments]
+    # A session of its own: an ffmpeg that Ctrl-C has ended must not look like a damaged video.
     return subprocess.run(command, capture_output=True, start_new_session=True, check=False)  # noqa: S603
 
 

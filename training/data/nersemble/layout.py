@@ -136,14 +136,20 @@ def participant_name(text: str) -> str:
     return f"{int(text):03d}"
 
 
+def kit_arguments(root: Path, participants: Sequence[str] = (), sequences: Sequence[str] = ()) -> list[str]:
+    """Of the kit's `nersemble-data`: how to download these participants and sequences, all if none are named."""
+    arguments = ["download", str(root)]
+    if participants:
+        arguments += ["--participant", ",".join(str(int(participant_name(name))) for name in participants)]
+    if sequences:
+        arguments += ["--sequence", ",".join(sequences)]
+    return arguments
+
+
 def download_advice(root: Path, participants: Sequence[str] = (), sequences: Sequence[str] = ()) -> str:
     """What to do if files are missing; nothing is downloaded by itself, since access is granted on request only."""
-    command = ["nersemble-data", "download", str(root)]
-    if participants:
-        command += ["--participant", ",".join(str(int(name)) for name in participants)]
-    if sequences:
-        command += ["--sequence", ",".join(sequences)]
-    return f'with access granted, pip install "nvb-face[nersemble]" and run: {" ".join(command)}'
+    command = " ".join(["nersemble-data", *kit_arguments(root, participants, sequences)])
+    return f'with access granted, pip install "nvb-face[nersemble]" and run: {command}'
 
 
 def read_rig(path: Path) -> Rig:
