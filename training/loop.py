@@ -223,9 +223,10 @@ class Trainer:
             index = (step * options.accumulate + micro) * accelerator.num_processes + accelerator.process_index
             generator = noise_generator(options.seed, index, 0, accelerator.device)
             with accelerator.accumulate(self.network):
+                # The backward pass as well: it may compute activations again, by the same kernels.
                 with quick_attention(accelerator.device, accelerator.mixed_precision):
                     losses = self.network(to_device(batch, accelerator.device), generator)
-                accelerator.backward(losses["loss"])
+                    accelerator.backward(losses["loss"])
                 for name, value in losses.items():
                     totals[name] = totals.get(name, 0.0) + value.detach().float() / options.accumulate
                 if accelerator.sync_gradients:

@@ -16,7 +16,7 @@ from training.step1 import train
 def main(job: str) -> int:
     torch.set_num_threads(1)
     options = json.loads(job)
-    paths = {"out": Path(options.pop("out")), "init": Path(options.pop("init"))}
+    paths = {key: Path(options.pop(key)) for key in ("out", "init", "base", "latent_cache") if options.get(key)}
     try:
         train(Step1Options(data=tuple(map(Path, options.pop("data"))), **paths, **options))
     except NVBError as error:

@@ -54,7 +54,16 @@ def test_both_steps_learn_and_leave_the_base_alone(tmp_path: Path, shrunken_sd: 
         **places,
         init=model,
         out=tmp_path / "step2",
-        **{**FEWER, "steps": 40, "batch_size": 2, "views": 4, "denoised_views": 4, "lr": 3e-3, "validate_every": 10},
+        **{
+            **FEWER,
+            "steps": 40,
+            "precision": "bf16",
+            "batch_size": 2,
+            "views": 4,
+            "denoised_views": 4,
+            "lr": 3e-3,
+            "validate_every": 10,
+        },
     )
     assert train_step2(step2) == 40
     before, after = measured(step2)
