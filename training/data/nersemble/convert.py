@@ -205,7 +205,6 @@ class _Conversion:
         frames_folder = self.out / FRAMES_FOLDER
         shutil.rmtree(frames_folder, ignore_errors=True)  # left by a process that was killed
         frames_folder.mkdir()
-        threads = torch.get_num_threads()
         try:
             with ThreadPoolExecutor(self.workers) as pool:
                 try:
@@ -214,7 +213,6 @@ class _Conversion:
                     pool.shutdown(cancel_futures=True)
                     raise
         finally:
-            torch.set_num_threads(threads)
             shutil.rmtree(frames_folder, ignore_errors=True)
         return {
             "name": self.recording.name,
@@ -285,13 +283,17 @@ class _Conversion:
             self.dropped.append(Dropped(moment, "registration failed", str(error)))
             return
         similarity = found.similarity.double() @ rig.centring  # from the rig's own world
-        torch.set_num_threads(1)  # the workers are the parallelism
 
         def written(serial: str) -> tuple[str, list[float], float] | Dropped:
             name = f"{moment}-{serial}.png"
             return self._crop(name, serial, pictures[serial], moved[serial], similarity)
 
-        outcomes = list(pool.map(written, sorted(frames)))
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # the workers are the parallelism
+        try:
+            outcomes = list(pool.map(written, sorted(frames)))
+        finally:
+            torch.set_num_threads(threads)
         self.dropped += [outcome for outcome in outcomes if isinstance(outcome, Dropped)]
         kept = [outcome for outcome in outcomes if not isinstance(outcome, Dropped)]
         self.images += [(name, label) for name, label, _ in kept]
