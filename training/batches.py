@@ -10,7 +10,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from nvb_core.align import CropBox, crop_batch, crop_cameras
 from nvb_core.cameras import Cameras, roll_rotation
-from nvb_core.degradation import PRESETS, DegradationMix, DegradationRanges, degrade, sample_degradation
+from nvb_core.degradation import PRESETS, Degradation, DegradationMix, DegradationRanges, degrade, sample_degradation
 from nvb_core.errors import ConfigError
 
 from .data import FaceFolder, FaceSource, to_float
@@ -61,11 +61,16 @@ class RestorationBatch:
     target: Tensor  # (B, 3, S, S)
     cameras: Tensor  # (B, 16) camera vectors; zero where unknown
     has_camera: Tensor  # (B,) bool
+    pending: tuple[Degradation, ...] = ()  # (B) that lq has still to undergo; none once it has
 
     def __post_init__(self) -> None:
         _check_shape("target", self.target, tuple(self.lq.shape))
         _check_shape("cameras", self.cameras, (len(self.lq), 16))
         _check_shape("has_camera", self.has_camera, (len(self.lq),))
+
+    def completed(self) -> RestorationBatch:
+        """With its pictures degraded, wherever they are now."""
+        return replace(self, lq=degrade(self.lq, self.pending), pending=()) if self.pending else self
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +85,7 @@ class ViewBatch:
     target_images: Tensor = NOTHING  # (B, N) int64: indices of the targets in their folder
     mirrored: Tensor = NOTHING  # (B,) bool
     latents: Tensor = NOTHING  # (B, N, Z, h, w) of the targets, if they are known already
+    pending: tuple[Degradation, ...] = ()  # (B) that lq and degraded_targets have still to undergo; none once they have
 
     def __post_init__(self) -> None:
         B, C, H, W = self.lq.shape
@@ -88,6 +94,16 @@ class ViewBatch:
         _check_shape("targets", self.targets, (B, N, C, H, W))
         _check_shape("target_cameras", self.target_cameras, (B, N, 16))
         _check_shape("degraded_targets", self.degraded_targets, (B, N, C, H, W))
+
+    def completed(self) -> ViewBatch:
+        """With its pictures degraded, wherever they are now; the views of a face alike, but for the noise."""
+        if not self.pending:
+            return self
+        faces, views = self.targets.shape[:2]
+        repeated = [degradation for degradation in self.pending for _ in range(views)]
+        degraded = degrade(self.degraded_targets.flatten(0, 1), repeated, list(range(1, views + 1)) * faces)
+        lq = degrade(self.lq, self.pending)
+        return replace(self, lq=lq, degraded_targets=degraded.unflatten(0, (faces, views)), pending=())
 
 
 def _check_shape(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
@@ -143,11 +159,16 @@ def sample_restoration_batch(
     rng: np.random.Generator,
     jitter: CropJitter = CropJitter(),
     ranges: Ranges = PRESETS["train"],
+    degrade_later: bool = False,
 ) -> RestorationBatch:
-    """Step 1: jittered crops of random images and their degraded copies, each degraded in its own way."""
+    """Step 1: jittered crops of random images and their degraded copies, each degraded in its own way.
+
+    With degrade_later that is left to the batch's `completed`.
+    """
     target, cameras, has_camera = sample_crops(folder, batch_size, rng, jitter)
-    lq = degrade(target, [sample_degradation(rng, ranges) for _ in target])
-    return RestorationBatch(lq, target, cameras.to_vector() * has_camera[:, None], has_camera)
+    pending = tuple(sample_degradation(rng, ranges) for _ in target)
+    batch = RestorationBatch(target, target, cameras.to_vector() * has_camera[:, None], has_camera, pending)
+    return batch if degrade_later else batch.completed()
 
 
 def sample_view_batch(
@@ -158,11 +179,13 @@ def sample_view_batch(
     jitter: CropJitter = CropJitter(),
     ranges: Ranges = PRESETS["train"],
     source_target_probability: float = 0.1,
+    degrade_later: bool = False,
 ) -> ViewBatch:
     """Step 2: random subjects, a random source image and `views` other images of each; half of the faces mirrored.
 
     Only images whose cameras are known are used. With source_target_probability (chosen) the first target is the
-    source's own picture, uncropped. Raises ConfigError if no subject has more than `views` such images.
+    source's own picture, uncropped. With degrade_later pictures are left to be degraded by the batch's `completed`.
+    Raises ConfigError if no subject has more than `views` such images.
     """
     chosen = _choose_views(folder, faces, views, rng, source_target_probability)  # (B, 1 + N), source first
     mirror = _coin(rng, faces)
@@ -180,18 +203,17 @@ def sample_view_batch(
         vectors[rows, 0] = cropped.to_vector()
         targets[rows] = source.canonical_crops(images[:, 1:].flatten(0, 1), folder.size).unflatten(0, (-1, views))
 
-    degradations = [sample_degradation(rng, ranges) for _ in range(faces)]
-    repeated = [d for d in degradations for _ in range(views)]
-    degraded = degrade(targets.flatten(0, 1), repeated, list(range(1, views + 1)) * faces)
-    return ViewBatch(
-        lq=degrade(sources[:, 0], degradations),
+    batch = ViewBatch(
+        lq=sources[:, 0],
         source_cameras=vectors[:, 0],
         targets=targets,
         target_cameras=vectors[:, 1:],
-        degraded_targets=degraded.unflatten(0, (faces, views)),
+        degraded_targets=targets,
         target_images=torch.from_numpy(chosen[:, 1:]),
         mirrored=mirror,
+        pending=tuple(sample_degradation(rng, ranges) for _ in range(faces)),
     )
+    return batch if degrade_later else batch.completed()
 
 
 def _mirrored_views(source: FaceSource, indices: Tensor, mirror: Tensor) -> tuple[Tensor, Cameras]:

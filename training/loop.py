@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from nvb_core.errors import ConfigError, NVBError
 
 from .attention import quick_attention
-from .batches import prefetch
+from .batches import RestorationBatch, ViewBatch, prefetch
 from .budget import TimeBudget
 from .interrupt import StopSignal
 from .launch import build_accelerator, lost_processes
@@ -99,8 +99,10 @@ def own_batch(make_batch: Callable[[int], Any], rank: int, processes: int, index
 
 
 def to_device(batch: Any, device: torch.device) -> Any:
-    """A dataclass of tensors, moved."""
-    return type(batch)(**{f.name: getattr(batch, f.name).to(device) for f in dataclasses.fields(batch)})
+    """A dataclass of tensors, moved; pictures that were left for this are degraded there."""
+    values = {f.name: getattr(batch, f.name) for f in dataclasses.fields(batch)}
+    moved = type(batch)(**{name: v.to(device) if isinstance(v, Tensor) else v for name, v in values.items()})
+    return moved.completed() if isinstance(moved, RestorationBatch | ViewBatch) else moved
 
 
 class Trainer:

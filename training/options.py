@@ -76,6 +76,9 @@ class RunOptions:
     """Whether to hold all images decoded in memory; `auto` does if they fit in 4 GiB."""
     workers: int = 1
     """Threads that make batches, which don't depend on their number."""
+    degrade_on: Literal["workers", "device"] = "workers"
+    """Who degrades pictures in steps 1 and 2: the `workers` that make batches, on the CPU, or the `device` that trains,
+    a whole batch at once; a GPU's pictures are the CPU's up to rounding."""
     save_minutes: float = 5.0
     """Wall-clock minutes between resume states; 0 saves after every step."""
     log_every: int = 20

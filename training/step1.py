@@ -132,7 +132,8 @@ class Step1Stage:
     def make_batch(self, index: int) -> RestorationBatch:
         """Jittered crops, each degraded in its own way."""
         rng = batch_generator(self.options.seed, index, 0)
-        return sample_restoration_batch(self.folder, self.options.batch_size, rng)
+        later = self.options.degrade_on == "device"
+        return sample_restoration_batch(self.folder, self.options.batch_size, rng, degrade_later=later)
 
     def make_validation_batch(self, index: int) -> RestorationBatch:
         """As for training, from draws that it doesn't make."""

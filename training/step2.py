@@ -110,7 +110,8 @@ class Step2Stage:
     def make_batch(self, index: int) -> ViewBatch:
         """One degraded photo and N views of each face."""
         rng = batch_generator(self.options.seed, index, 0)
-        batch = sample_view_batch(self.folder, self.options.batch_size, self.options.views, rng)
+        later = self.options.degrade_on == "device"
+        batch = sample_view_batch(self.folder, self.options.batch_size, self.options.views, rng, degrade_later=later)
         if self.cache is None:
             return batch
         return dataclasses.replace(batch, latents=self.cache(batch.target_images, batch.mirrored))

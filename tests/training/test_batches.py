@@ -6,6 +6,7 @@ import threading
 import time
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,6 +31,7 @@ from training.batches import (
     sample_view_batch,
 )
 from training.data import FaceFolder, FaceSource, InMemory, to_float
+from training.loop import to_device
 
 SIZE, SIDE = 64, 80  # canonical crop and whole image: margin 1.25
 POINT = torch.tensor([[0.06, -0.04, 0.12]], dtype=torch.float64)
@@ -49,6 +51,10 @@ def find_dot(image: Tensor) -> Tensor:
     weight = (image.mean(0) + 1).clamp_min(0)
     axis = torch.arange(image.shape[-1]) + 0.5
     return torch.stack([(weight.sum(0) * axis).sum(), (weight.sum(1) * axis).sum()]) / weight.sum()
+
+
+def same(first: Any, second: Any) -> bool:
+    return torch.equal(first, second) if isinstance(first, Tensor) else first == second
 
 
 def in_memory(pixels: Tensor, cameras: Cameras, has_camera: Tensor | None = None) -> FaceSource:
@@ -191,7 +197,7 @@ def test_batches_are_pure_functions_of_seed_step_and_rank(folder: FaceFolder) ->
     for make in (restoration, views):
         first, again = make(1, 2, 3), make(1, 2, 3)
         for field in fields(first):
-            assert torch.equal(getattr(first, field.name), getattr(again, field.name))
+            assert same(getattr(first, field.name), getattr(again, field.name))
         for key in ((0, 2, 3), (1, 0, 3), (1, 2, 0)):
             assert not torch.equal(first.lq, make(*key).lq)
 
@@ -356,7 +362,7 @@ def test_batches_do_not_depend_on_workers(faces: Path) -> None:
 
     for one, several in zip(batches(1), batches(3), strict=True):
         for field in fields(one):
-            assert torch.equal(getattr(one, field.name), getattr(several, field.name))
+            assert same(getattr(one, field.name), getattr(several, field.name))
 
 
 def test_prefetch_closes_its_thread() -> None:
@@ -365,3 +371,20 @@ def test_prefetch_closes_its_thread() -> None:
     assert any(thread.name.startswith("batches") for thread in threading.enumerate())
     batches.close()
     assert not any(thread.name.startswith("batches") for thread in threading.enumerate())
+
+
+def test_pictures_degraded_later_are_the_same(folder: FaceFolder) -> None:
+    """What is left to the device is what a worker would do."""
+    now, later = (
+        sample_restoration_batch(folder, 3, np.random.default_rng(1), degrade_later=later) for later in (False, True)
+    )
+    assert torch.equal(later.lq, later.target)
+    assert torch.equal(to_device(later, torch.device("cpu")).lq, now.lq)
+    views_now, views_later = (
+        sample_view_batch(folder, 2, 2, np.random.default_rng(1), degrade_later=later) for later in (False, True)
+    )
+    assert torch.equal(views_later.degraded_targets, views_later.targets)
+    done = to_device(views_later, torch.device("cpu"))
+    assert torch.equal(done.lq, views_now.lq)
+    assert torch.equal(done.degraded_targets, views_now.degraded_targets)
+    assert not torch.equal(done.degraded_targets, done.targets)

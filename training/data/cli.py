@@ -17,6 +17,7 @@ from nvb_core.staging import write_atomically
 
 from .convert.faces import Subjects
 from .convert.plan import Plan
+from .nersemble.cli import NeRSemble
 
 
 @dataclass(frozen=True)
@@ -163,11 +164,15 @@ class Sheet:
         print(f"wrote {self.out}")
 
 
-Command = Annotated[Convert, subcommand("convert")] | Annotated[Sheet, subcommand("sheet")]
+Command = (
+    Annotated[Convert, subcommand("convert")]
+    | Annotated[NeRSemble, subcommand("nersemble")]
+    | Annotated[Sheet, subcommand("sheet")]
+)
 
 
 def main(argv: Sequence[str]) -> int:
     """Run `nvb-face data`. Raises NVBError."""
-    command: Convert | Sheet = tyro.cli(Command, args=list(argv), prog="nvb-face data")
+    command: Convert | NeRSemble | Sheet = tyro.cli(Command, args=list(argv), prog="nvb-face data")
     command.run()
     return 0
