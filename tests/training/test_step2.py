@@ -54,7 +54,8 @@ def test_trains_exactly_the_view_transform(tmp_path: Path, faces: Path, tiny_che
 def test_bf16_autocast_keeps_weights_and_losses_in_float32(tmp_path: Path, faces: Path, tiny_checkpoint: Path) -> None:
     for precision in ("no", "bf16"):
         AcceleratorState._reset_state()
-        train(options(tmp_path / precision, faces, tiny_checkpoint, precision=precision, grid_every=0))
+        changes = {"precision": precision, "grid_every": 0, "gradient_checkpointing": True}
+        train(options(tmp_path / precision, faces, tiny_checkpoint, **changes))
     state = load_file(tmp_path / "bf16" / "state.safetensors")
     assert {tensor.dtype for tensor in state.values()} == {torch.float32}
     exact, rounded = (json.loads((tmp_path / p / "loss.jsonl").read_text().splitlines()[0]) for p in ("no", "bf16"))
