@@ -72,7 +72,7 @@ def run(plan: Plan, out: Path, size: int | None, workers: int, show_progress: bo
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         settings = {"format": FORMAT, "kind": plan.kind, "side": side, "margin": plan.margin, **plan.settings}
-        done = _open_journal(out, settings)
+        done = open_journal(out, settings)
         keys = {item.name: _key(item, plan.root) for item in plan.items}
         todo = [item for item in plan.items if not _is_done(done.get(item.name), keys[item.name], out / item.name)]
         with (out / JOURNAL_NAME).open("a", encoding="utf-8") as journal:
@@ -83,7 +83,7 @@ def run(plan: Plan, out: Path, size: int | None, workers: int, show_progress: bo
     return _finish(plan, out, done)
 
 
-def _open_journal(out: Path, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def open_journal(out: Path, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Records of earlier runs by name; a new journal is begun if there is none. Raises ConfigError."""
     path = out / JOURNAL_NAME
     if not path.exists():

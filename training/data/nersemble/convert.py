@@ -27,7 +27,7 @@ from nvb_core.images import to_pil
 from nvb_core.staging import write_atomically, writing
 
 from ..convert.plan import MIN_INSIDE, Dropped, share_inside
-from ..convert.run import JOURNAL_NAME, REPORT_NAME, Report, _open_journal
+from ..convert.run import JOURNAL_NAME, REPORT_NAME, Report, open_journal
 from ..index import derived_split, write_index
 from .colour import correct_colours
 from .crops import head_crop, moved_cameras
@@ -174,7 +174,7 @@ def convert(
     _require_known(test_participants, capture)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-        done = _open_journal(out, {"format": FORMAT, **asdict(options)})
+        done = open_journal(out, {"format": FORMAT, **asdict(options)})
         todo = [r for r in capture.recordings if not _is_done(done.get(r.name), _key(r, capture.root), out)]
         console = Console(stderr=True)
         with (out / JOURNAL_NAME).open("a", encoding="utf-8") as journal:
