@@ -2,6 +2,10 @@
 at each timestep, and a crop with an exact label of each camera.
 
 OUT/{participant}/{sequence}-{timestep}-{serial}.png, OUT/dataset.json, OUT/report.json
+
+Each timestep is a subject of its own, since only its pictures show one and the same face: training must not ask for one
+expression from another. Splits go by participant.
+
 OUT/conversion.jsonl  settings, then a line for each sequence that is done; a second run goes on behind it
 """
 
@@ -362,7 +366,7 @@ def _finish(
     """Write report and index of all that is done."""
     records = [done[recording.name] for recording in capture.recordings]
     images = sorted((name, label) for record in records for name, label in record["images"])
-    subjects = [name.partition("/")[0] for name, _ in images]
+    subjects = [name.rpartition("-")[0] for name, _ in images]
     dropped = (*capture.dropped, *(Dropped(*entry) for record in records for entry in record["dropped"]))
     registrations = tuple(entry for record in records for entry in record["registrations"])
     side = options.side_px if images else 0
@@ -371,15 +375,20 @@ def _finish(
     write_atomically(out / REPORT_NAME, lambda partial: partial.write_text(text, encoding="utf-8"))
     if not images:
         raise ConfigError(f"{capture.root}: no image is left; {'; '.join(report.lines()[1:])}")
-    splits = _splits(subjects, {participant_name(participant) for participant in test_participants})
+    participants = [name.partition("/")[0] for name, _ in images]
+    splits = _splits(participants, {participant_name(participant) for participant in test_participants})
     labels = torch.tensor([label for _, label in images], dtype=torch.float64)
     meta = {"converted_from": KIND, "margin": options.margin}
     write_index(out, [name for name, _ in images], labels, subjects, meta, splits)
     return report
 
 
-def _splits(subjects: list[str], test: set[str]) -> list[str]:
-    """The named participants for testing; validation as derived for all data sets; the rest for training."""
+def _splits(participants: list[str], test: set[str]) -> list[str]:
+    """The named participants for testing, validation as derived for all data sets, the rest for training.
+
+    Without any named, all as derived.
+    """
+    derived = {participant: derived_split(participant) for participant in participants}
     if not test:
-        return []
-    return ["test" if s in test else "val" if derived_split(s) == "val" else "train" for s in subjects]
+        return [derived[participant] for participant in participants]
+    return ["test" if p in test else "val" if derived[p] == "val" else "train" for p in participants]

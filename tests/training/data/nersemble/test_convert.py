@@ -26,8 +26,8 @@ from tests.training.data.nersemble.made_up import (
     write_participant,
     write_video,
 )
-from training.data import read_index
 from training.data.cli import main
+from training.data.index import derived_split, read_index
 from training.data.nersemble import convert as module
 from training.data.nersemble.convert import CaptureReport, GeometryError, Options, check_geometry, convert
 from training.data.nersemble.crops import head_crop
@@ -74,8 +74,9 @@ def test_all_cameras_of_all_timesteps(tmp_path: Path) -> None:
     index = read_index(tmp_path / "out")
     names = [f"017/EXP-1-head-{t:05d}-{s}.png" for t in (1, 4) for s in sorted(SERIALS)]
     assert list(index.paths) == names
-    assert (report.images, report.subjects, report.side_px, report.dropped) == (8, 1, 40, ())
-    assert index.subjects == ("017",) * 8
+    assert (report.images, report.subjects, report.side_px, report.dropped) == (8, 2, 40, ())
+    assert index.subjects == ("017/EXP-1-head-00001",) * 4 + ("017/EXP-1-head-00004",) * 4
+    assert index.splits == (derived_split("017"),) * 8
     assert index.meta == {"converted_from": "nersemble", "margin": 1.25}
     poses = dict(zip(SERIALS, head_cameras(), strict=True))
     for name, label in zip(index.paths, Cameras.from_eg3d(index.labels), strict=True):
@@ -217,8 +218,8 @@ def test_splits_by_participant(tmp_path: Path) -> None:
     register = knowing(tmp_path / "src")
     convert(capture, tmp_path / "out", register, OPTIONS, ("18",), show_progress=False)
     index = read_index(tmp_path / "out")
-    assert set(index.only("test").subjects) == {"018"}
-    assert set(zip(index.subjects, index.splits, strict=True)) == {("017", "train"), ("018", "test")}
+    of_participants = {(path.partition("/")[0], split) for path, split in zip(index.paths, index.splits, strict=True)}
+    assert of_participants == {("017", "train"), ("018", "test")}
     with pytest.raises(ConfigError, match="--test-participants 019: not among those converted, 017, 018"):
         convert(capture, tmp_path / "other", register, OPTIONS, ("019",), show_progress=False)
     assert not (tmp_path / "other").exists()
