@@ -74,7 +74,7 @@ def print_gpu(photos: Tensor) -> None:
     for level in LEVELS:
         for batch in BATCH_SIZES:
             degradations, on_cpu = drawn(level, batch), photos[:batch]
-            on_gpu = on_cpu.cuda()
+            on_gpu = on_cpu.to("cuda")
             seconds = min(timed(lambda x=on_gpu, ds=degradations: finished(x, ds))[1] for _ in range(5))  # type: ignore[misc]
             least = float(psnr(degrade(on_cpu, degradations), degrade(on_gpu, degradations).cpu()).min())
             bar = ">= 60" if batch == 32 else ""
