@@ -26,6 +26,7 @@ PHOTO = "examples/astronaut.jpg"
 LEVELS = ("train", "level1", "level2")
 BATCH_SIZES = (1, 8, 32, 64)
 SIZE = 512
+GPU = torch.device("cuda")
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def print_gpu(photos: Tensor) -> None:
     for level in LEVELS:
         for batch in BATCH_SIZES:
             degradations, on_cpu = drawn(level, batch), photos[:batch]
-            on_gpu = on_cpu.to("cuda")
+            on_gpu = on_cpu.to(GPU)
             seconds = min(timed(lambda x=on_gpu, ds=degradations: finished(x, ds))[1] for _ in range(5))  # type: ignore[misc]
             least = float(psnr(degrade(on_cpu, degradations), degrade(on_gpu, degradations).cpu()).min())
             bar = ">= 60" if batch == 32 else ""

@@ -354,6 +354,7 @@ def test_cuda_gives_the_same_picture(preset: str) -> None:
     images = F.interpolate(face(), (256, 256)).expand(24, -1, -1, -1)
     degradations = sampled(preset, 24)
     expected = degrade(images, degradations, range(24))
-    degraded = degrade(images.to("cuda"), degradations, range(24))
+    gpu = torch.device("cuda")
+    degraded = degrade(images.to(gpu), degradations, range(24))
     assert degraded.is_cuda
     assert bool((psnr(expected, degraded.cpu()) >= 40).all())
