@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import statistics
 import tempfile
 from collections.abc import Sequence
@@ -54,6 +55,7 @@ SHRUNKEN = replace(
     ),
     vae=replace(SD21.vae, block_out_channels=(2, 4, 4, 4), norm_groups=2, layers_per_block=1),
 )
+MEASURED = ("step_seconds", "pictures_per_second", "peak_memory_gib")
 MODELS = {"sd21": SD21, "sd15": SD15, "shrunken": SHRUNKEN}
 PEAK_TFLOPS = {"H100": 989.0, "H200": 989.0, "A100": 312.0, "L40S": 362.0, "RTX 4090": 165.0}
 """Dense bf16 with float32 sums, from the vendor's data sheets (of the SXM form where there are several)."""
@@ -66,7 +68,7 @@ class Options:
     model: str = "sd21"
     """sd21, sd15 or shrunken."""
     steps: int = 20
-    """Steps to time, after as many to warm up."""
+    """Steps to time, after as many to warm up; 0 only counts the operations."""
     peak_tflops: float = 0.0
     """What the device could do; 0 knows some GPUs by name and else leaves utilisation out."""
 
@@ -166,8 +168,7 @@ def measure(config: ModelConfig, options: RunOptions) -> dict[str, float]:
         Trainer(stage, options).run()
     lines = [json.loads(line) for line in (options.out / "loss.jsonl").read_text().splitlines()]
     later = lines[len(lines) // 2 :]
-    names = ("step_seconds", "pictures_per_second", "peak_memory_gib")
-    return {name: statistics.median(line[name] for line in later) for name in names}
+    return {name: statistics.median(line[name] for line in later) for name in MEASURED}
 
 
 def peak_tflops(given: float) -> float:
@@ -191,11 +192,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"{'step':<8}{'pictures':>10}{'TFLOP':>10}{'s/step':>10}{'pictures/s':>12}{'GiB':>8}{'utilisation':>13}")
     for name, kind in (("step1", PaperStep1), ("step2", PaperStep2)):
         with tempfile.TemporaryDirectory() as out:
-            settings: dict[str, Any] = {"steps": 2 * options.steps, "log_every": 1, "grid_every": 0}
+            settings: dict[str, Any] = {"steps": max(1, 2 * options.steps), "log_every": 1, "grid_every": 0}
             settings |= {"validate_every": 0, "tracker": "none", "data": (Path(),), "init": Path()}
             plan = kind(out=Path(out), **settings)
             tflop = flops_per_step(config, plan) / 1e12
-            found = measure(config, plan)
+            found = measure(config, plan) if options.steps else dict.fromkeys(MEASURED, math.nan)
         used = f"{tflop / found['step_seconds'] / peak:.1%}" if peak else "-"
         print(
             f"{name:<8}{plan.pictures_per_batch:>10}{tflop:>10.4g}{found['step_seconds']:>10.3f}"

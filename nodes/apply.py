@@ -27,8 +27,8 @@ class NVBApplyToModel(io.ComfyNode):
             category=CATEGORY,
             description=(
                 "For checkpoints that were trained on top of Stable Diffusion: makes the very model, from Load "
-                "Checkpoint, draw the views with ComfyUI's own KSampler. Any sampler, scheduler, denoise below 1, LoRA "
-                f"or model patch works; use cfg 1. The latent batch has one latent for each view. {FACE_MAJOR}"
+                "Checkpoint, draw the views with ComfyUI's own KSampler, its samplers, schedulers, denoise and LoRAs; "
+                f"use cfg 1. The latent batch has one latent for each view. {FACE_MAJOR}"
             ),
             inputs=[
                 io.Model.Input("model", tooltip="From Load Checkpoint: the model that the checkpoint was trained on."),

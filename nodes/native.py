@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -120,6 +121,7 @@ def as_lora(difference: UNetDifference, originals: dict[str, str]) -> tuple[dict
     return to_load, lora
 
 
+@lru_cache(maxsize=2)
 def unet_shapes(config: ModelConfig) -> dict[str, torch.Size]:
     """Shapes of a plain U-Net's tensors under diffusers' names."""
     with torch.device("meta"):

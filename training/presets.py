@@ -15,15 +15,9 @@ from .options import OptimizerName, RunOptions, Step1Options, Step1Preset, Step2
 
 
 @dataclass(frozen=True)
-class PaperStep1(Step1Options):
-    """Step 1 on Stable Diffusion 2.1: encoder, cross-attention and LoRA by the plain noise-prediction loss."""
+class _Shared(RunOptions):
+    """What both steps have in common."""
 
-    preset: Step1Preset = "sd21-step1"
-    steps: int = 200_000  # paper
-    lr: float = 5e-5  # paper
-    batch_size: int = 8  # paper
-    latent_weight: float = 0.0  # paper: no such loss
-    camera_weight: float = 0.0  # paper: the camera is learned in step 2 alone
     warmup_steps: int = 1_000  # chosen
     decay_fraction: float = 0.0  # chosen: a constant rate
     betas: tuple[float, float] = (0.9, 0.999)  # chosen
@@ -39,7 +33,19 @@ class PaperStep1(Step1Options):
 
 
 @dataclass(frozen=True)
-class PaperStep2(Step2Options):
+class PaperStep1(_Shared, Step1Options):
+    """Step 1 on Stable Diffusion 2.1: encoder, cross-attention and LoRA by the plain noise-prediction loss."""
+
+    preset: Step1Preset = "sd21-step1"
+    steps: int = 200_000  # paper
+    lr: float = 5e-5  # paper
+    batch_size: int = 8  # paper
+    latent_weight: float = 0.0  # paper: no such loss
+    camera_weight: float = 0.0  # paper: the camera is learned in step 2 alone
+
+
+@dataclass(frozen=True)
+class PaperStep2(_Shared, Step2Options):
     """Step 2 on Stable Diffusion 2.1: the view transform, everything else frozen."""
 
     preset: Step2Preset = "sd21-step2"
@@ -49,18 +55,6 @@ class PaperStep2(Step2Options):
     denoised_views: int = 7  # paper: the diffusion loss is over all target views
     lr: float = 1e-4  # chosen
     optimizer: OptimizerName = "adamw"  # chosen
-    warmup_steps: int = 1_000  # chosen
-    decay_fraction: float = 0.0  # chosen: a constant rate
-    betas: tuple[float, float] = (0.9, 0.999)  # chosen
-    ema_decay: float = 0.9999  # chosen
-    half_base: bool = True  # chosen
-    gradient_checkpointing: bool = True  # chosen
-    save_minutes: float = 30.0  # chosen
-    log_every: int = 50  # chosen
-    grid_every: int = 2_000  # chosen
-    validate_every: int = 2_000  # chosen
-    split: Split = "train"  # chosen: what is measured on isn't trained on
-    workers: int = 8  # chosen
 
 
 @dataclass(frozen=True)

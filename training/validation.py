@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from itertools import compress
 from typing import Literal
 
 from nvb_core.errors import ConfigError
@@ -32,12 +33,11 @@ def validation_faces(
             f"{options.data[0]}: no subject to validate on is in the split val, with {views + 1} images; use "
             "--split all (to measure on fixed draws of the training data) or --validate-every 0"
         )
-    weights = options.data_weights or (1.0,) * len(kept)
     held_out = dataclasses.replace(
         options,
         split="val",
-        data=tuple(folder for folder, keep in zip(options.data, kept, strict=True) if keep),
-        data_weights=tuple(w for w, keep in zip(weights, kept, strict=True) if keep) if options.data_weights else (),
+        data=tuple(compress(options.data, kept)),
+        data_weights=tuple(compress(options.data_weights, kept)),
     )
     return load_faces(held_out, faces.size, rank), "val"
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from nvb_core.adapted import adapted_model
 from nvb_core.autoencoder import Autoencoder
@@ -77,13 +78,9 @@ def ksampler(graph: Graph, applied: Node, latent: Node, **changes: object) -> No
     """Core's KSampler as the pack's DDIM does it."""
     positive, negative = (out for out in applied.all_outputs() if out.kind == "CONDITIONING")
     settings = {"seed": SEED, "steps": STEPS, "cfg": 1.0, "sampler_name": "ddim", "scheduler": "ddim_uniform"}
+    sockets = {"model": applied.output("MODEL"), "positive": positive, "negative": negative}
     return graph.add(
-        "KSampler",
-        model=applied.output("MODEL"),
-        positive=positive,
-        negative=negative,
-        latent_image=latent.output("LATENT"),
-        **{**settings, "denoise": 1.0, **changes},
+        "KSampler", latent_image=latent.output("LATENT"), **{**sockets, **settings, "denoise": 1.0, **changes}
     )
 
 
@@ -101,8 +98,7 @@ def test_ksampler_gives_what_our_own_sampler_gives(client: Client, graph: Graph,
     assert client.network_calls()["DepthAggregator"] - before == 2 * STEPS
 
 
-def test_the_difference_matters(client: Client, graph: Graph, files: Files) -> None:
-    """Against the same views without noise prediction by adapters and attn2: cfg 2 asks for no view at all as well."""
+def test_cfg_above_1_asks_for_no_view_as_well(client: Client, graph: Graph, files: Files) -> None:
     stages = native(graph, files.base, yaws=(0, 30))
     first = ksampler(graph, stages.applied, stages.applied, steps=4)
     second = ksampler(graph, stages.applied, stages.applied, steps=4, cfg=3.0)
@@ -133,6 +129,31 @@ def test_other_samplers_run(client: Client, graph: Graph, files: Files, sampler:
     latents = ksampler(graph, stages.applied, stages.applied, steps=3, sampler_name=sampler, scheduler="karras")
     graph.add("NVBProbeLatentDifference", first=latents, second=latents)
     assert client.run_well(graph.prompt).shown("NVBProbeLatentDifference")["shape"] == [2, 4, 8, 8]
+
+
+def test_a_lora_works_before_and_after_alike(client: Client, graph: Graph, files: Files) -> None:
+    layer = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn1.to_q"
+    generator = torch.Generator().manual_seed(0)
+    factors = {"up": (32, 4), "down": (4, 32)}
+    lora = {f"{layer}.lora_{n}.weight": torch.randn(shape, generator=generator) for n, shape in factors.items()}
+    folder = files.base.parents[1] / "loras"
+    folder.mkdir(exist_ok=True)
+    save_file(lora, folder / "any.safetensors")
+    settings = {"lora_name": "any.safetensors", "strength_model": 1.0}
+
+    stages = native(graph, files.base, yaws=(0,))
+    base = graph.add("NVBProbeSDModel", path=str(files.base), predicts_v=False)
+    early = graph.add("LoraLoaderModelOnly", base, **settings)
+    denoiser = stages.loader.output("NVB_DENOISER")
+    before = graph.add("NVBApplyToModel", early, stages.features, denoiser=denoiser)
+    late = graph.add("LoraLoaderModelOnly", stages.applied.output("MODEL"), **settings)
+    without, first = (ksampler(graph, applied, applied, steps=3) for applied in (stages.applied, before))
+    second = ksampler(graph, stages.applied, stages.applied, steps=3, model=late.output("MODEL"))
+    compared = [graph.add("NVBProbeLatentDifference", first=first, second=other) for other in (without, second)]
+    outputs = client.run_well(graph.prompt).outputs
+    with_and_without, before_and_after = (outputs[node.id]["difference"][0] for node in compared)
+    assert with_and_without > 1e-3
+    assert before_and_after < 1e-5
 
 
 def refused(client: Client, graph: Graph) -> str:

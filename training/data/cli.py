@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,7 @@ from .nersemble.cli import NeRSemble
 
 
 @dataclass(frozen=True)
-class Common:
+class Common(ABC):
     """What all kinds share."""
 
     src: Positional[Path]
@@ -38,9 +39,9 @@ class Common:
         if size is not None and not 16 <= size <= 4096:
             raise ConfigError(f"--size is {size}, must be in 16-4096")
 
+    @abstractmethod
     def plan(self) -> Plan:
         """What the source holds."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
