@@ -1,0 +1,93 @@
+"""What the experiments share: data, and a model at 64² whose autoencoder and step 1 are trained.
+
+python -m benchmarks.claims.base
+
+Renders 800 synthetic heads, moves the shipped weights to 64² and trains autoencoder and step 1 further there. It can be
+killed and started again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from nvb_core.checkpoint import DEFAULT_WEIGHTS, load_model, save_model
+from training import step1, vae
+from training.export import MODEL_NAME
+from training.heads.dataset import HeadSet, render_set
+from training.options import Step1Options, VAEOptions
+
+from .start import resized
+
+SIZE = 64
+NAME = "mini64"
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Where everything lies and how much is spent on what all experiments share."""
+
+    folder: Path = Path("out/claims")
+    """Data, models and results."""
+    identities: int = 800
+    """Synthetic heads to train on, eight views each."""
+    vae_steps: int = 1500
+    """Training steps of the autoencoder, 16 pictures each."""
+    step1_steps: int = 4000
+    """Training steps of step 1, 16 pictures each."""
+    workers: int = 2
+    """Processes that render heads."""
+
+    @property
+    def heads(self) -> Path:
+        """Training data."""
+        return self.folder / "heads"
+
+    @property
+    def start(self) -> Path:
+        """The shipped weights at 64²."""
+        return self.folder / "start.safetensors"
+
+    @property
+    def vae(self) -> VAEOptions:
+        """Of the autoencoder."""
+        return VAEOptions(
+            out=self.folder / "vae",
+            data=(self.heads,),
+            init=self.start,
+            steps=self.vae_steps,
+            batch_size=16,
+            ema_decay=0.995,
+            grid_every=0,
+        )
+
+    def step1(self, out: str = "step1") -> Step1Options:
+        """Of step 1."""
+        return Step1Options(
+            out=self.folder / out,
+            data=(self.heads,),
+            init=self.folder / "vae" / MODEL_NAME,
+            steps=self.step1_steps,
+            decay_fraction=0.6,
+            ema_decay=0.998,
+            grid_every=0,
+        )
+
+
+def make_base(shared: Shared) -> Path:
+    """Make what is missing; returns the checkpoint after step 1."""
+    heads = HeadSet(first_seed=0, count=shared.identities, views=8, size=SIZE, samples=4, margin=1.25)
+    for _ in render_set(shared.heads, heads, shared.workers, "cpu"):
+        pass
+    if not shared.start.exists():
+        shipped = load_model(DEFAULT_WEIGHTS)
+        save_model(resized(shipped, SIZE, NAME), shared.start, shipped.metadata["training"])
+    vae.train(shared.vae)
+    step1.train(shared.step1())
+    return shared.step1().out / MODEL_NAME
+
+
+if __name__ == "__main__":
+    make_base(tyro.cli(Shared))
