@@ -33,9 +33,9 @@ class Shared:
     """Data, models and results."""
     identities: int = 800
     """Synthetic heads to train on, eight views each."""
-    vae_steps: int = 1500
+    vae_steps: int = 1000
     """Training steps of the autoencoder, 16 pictures each."""
-    step1_steps: int = 4000
+    step1_steps: int = 2500
     """Training steps of step 1, 16 pictures each."""
     workers: int = 2
     """Processes that render heads."""
