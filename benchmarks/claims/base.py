@@ -13,13 +13,14 @@ from pathlib import Path
 
 import tyro
 
-from nvb_core.checkpoint import DEFAULT_WEIGHTS, load_model, save_model
+from nvb_core.checkpoint import DEFAULT_WEIGHTS, load_model, read_metadata, save_model
 from training import step1, vae
 from training.export import MODEL_NAME
 from training.heads.dataset import HeadSet, render_set
-from training.options import Step1Options, VAEOptions
+from training.loop import Trainer
+from training.options import RunOptions, Step1Options, VAEOptions
 
-from .start import resized
+from .start import resized, without_time
 
 SIZE = 64
 NAME = "mini64"
@@ -76,17 +77,29 @@ class Shared:
         )
 
 
-def make_base(shared: Shared) -> Path:
-    """Make what is missing; returns the checkpoint after step 1."""
+def make_base(shared: Shared, time_aware: bool = True) -> Path:
+    """Make what is missing; returns the checkpoint after step 1, in which the encoder may be blind to time."""
     heads = HeadSet(first_seed=0, count=shared.identities, views=8, size=SIZE, samples=4, margin=1.25)
     for _ in render_set(shared.heads, heads, shared.workers, "cpu"):
         pass
     if not shared.start.exists():
         shipped = load_model(DEFAULT_WEIGHTS)
         save_model(resized(shipped, SIZE, NAME), shared.start, shipped.metadata["training"])
-    vae.train(shared.vae)
-    step1.train(shared.step1())
-    return shared.step1().out / MODEL_NAME
+    if not is_finished(shared.vae, "vae"):
+        vae.train(shared.vae)
+    options = shared.step1("step1" if time_aware else "step1-blind")
+    if not is_finished(options, "step1"):
+        stage = step1.Step1Stage(options, 0)
+        if not time_aware:
+            without_time(stage.model)
+        Trainer(stage, options).run()
+    return options.out / MODEL_NAME
+
+
+def is_finished(options: RunOptions, stage: str) -> bool:
+    """Whether a stage has made all of its steps and written its model."""
+    model = options.out / MODEL_NAME
+    return model.exists() and read_metadata(model)["training"].get(stage, {}).get("steps") == options.steps
 
 
 if __name__ == "__main__":

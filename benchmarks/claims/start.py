@@ -30,7 +30,7 @@ POSITIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "view.volume.position": _pooled_tokens,
     "view.aggregator.position": _pooled_tokens,
     "context.position": _pooled_tokens,
-    "unet.conv_in.position": lambda old, new: F.adaptive_avg_pool2d(old, new.shape[-2:]),
+    "unet.conv_in.position": lambda old, new: F.adaptive_avg_pool2d(old, new.shape[-1]),
 }
 
 
