@@ -18,6 +18,7 @@ from rich.progress import track
 
 from nvb_core.checkpoint import file_sha256, load_model, read_metadata, save_model
 from nvb_core.config import ModelConfig
+from nvb_core.errors import ConfigError
 from nvb_core.model import NVBModel
 from nvb_core.sampling import SamplingOptions
 from training.evaluation.benchmark import HELD_OUT_SEED, Benchmark, BenchmarkFace, BenchmarkSettings, digest
@@ -53,6 +54,10 @@ class Experiment(Shared):
     """Denoising steps."""
     seed: int = 0
     """Of training and of the noise that sampling starts from."""
+
+    def __post_init__(self) -> None:
+        if self.heads_measured < 4:
+            raise ConfigError(f"heads_measured is {self.heads_measured}, must be at least 4 for an interval")
 
     def settings(self, level: Level) -> MeasureSettings:
         """How models are used."""
