@@ -1,9 +1,9 @@
-"""What the experiments share: data, and a model at 64² whose autoencoder and step 1 are trained.
+"""What the experiments share: data, and a small model whose autoencoder and step 1 are trained.
 
 python -m benchmarks.claims.base
 
 Renders 800 synthetic heads, moves the shipped weights to 64² and trains autoencoder and step 1 further there. It can be
-killed and started again.
+killed and started again; the experiments run it themselves if it hasn't been.
 """
 
 from __future__ import annotations
@@ -22,9 +22,6 @@ from training.options import RunOptions, Step1Options, VAEOptions
 
 from .start import resized, without_time
 
-SIZE = 64
-NAME = "mini64"
-
 
 @dataclass(frozen=True)
 class Shared:
@@ -32,6 +29,10 @@ class Shared:
 
     folder: Path = Path("out/claims")
     """Data, models and results."""
+    weights: Path = DEFAULT_WEIGHTS
+    """Model that experiments start from."""
+    size: int = 64
+    """Side of the pictures in pixels, where something is trained."""
     identities: int = 800
     """Synthetic heads to train on, eight views each."""
     vae_steps: int = 1000
@@ -48,7 +49,7 @@ class Shared:
 
     @property
     def start(self) -> Path:
-        """The shipped weights at 64²."""
+        """The weights at the size of the experiments."""
         return self.folder / "start.safetensors"
 
     @property
@@ -79,12 +80,13 @@ class Shared:
 
 def make_base(shared: Shared, time_aware: bool = True) -> Path:
     """Make what is missing; returns the checkpoint after step 1, in which the encoder may be blind to time."""
-    heads = HeadSet(first_seed=0, count=shared.identities, views=8, size=SIZE, samples=4, margin=1.25)
+    heads = HeadSet(first_seed=0, count=shared.identities, views=8, size=shared.size, samples=4, margin=1.25)
     for _ in render_set(shared.heads, heads, shared.workers, "cpu"):
         pass
     if not shared.start.exists():
-        shipped = load_model(DEFAULT_WEIGHTS)
-        save_model(resized(shipped, SIZE, NAME), shared.start, shipped.metadata["training"])
+        model = load_model(shared.weights)
+        small = resized(model, shared.size, f"{model.config.name}{shared.size}")
+        save_model(small, shared.start, model.metadata["training"])
     if not is_finished(shared.vae, "vae"):
         vae.train(shared.vae)
     options = shared.step1("step1" if time_aware else "step1-blind")

@@ -21,7 +21,7 @@ from rich.progress import track
 from scipy.stats import bootstrap, spearmanr
 
 from nvb_core.cameras import Cameras
-from nvb_core.checkpoint import DEFAULT_WEIGHTS, file_sha256, load_model
+from nvb_core.checkpoint import file_sha256, load_model
 from nvb_core.model import NVBModel
 from nvb_core.pipeline import render_cameras, restore
 from nvb_core.sampling import SamplingOptions
@@ -40,8 +40,6 @@ LEVELS = (1, 2)
 class Options(Experiment):
     """What to measure."""
 
-    weights: Path = DEFAULT_WEIGHTS
-    """Model."""
     heads_measured: int = 48
     """Held-out heads."""
     views: int = 4

@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import tyro
 
-from nvb_core.checkpoint import DEFAULT_WEIGHTS, load_model
+from nvb_core.checkpoint import load_model
 from training.evaluation.measure import generate
 from training.evaluation.scores import IdentityScores
 
@@ -29,8 +28,6 @@ SHOWN = ("restored_psnr", "psnr", "ssim", "ms_ssim", "gmsd", "pair_psnr")
 class Options(Experiment):
     """What to measure."""
 
-    weights: Path = DEFAULT_WEIGHTS
-    """Model."""
     heads_measured: int = 24
     """Held-out heads."""
 
