@@ -18,6 +18,7 @@ Compiler = Literal["none", "inductor", "cudagraphs", "aot_eager", "eager"]
 Step1Preset = Literal["none", "sd21-step1", "sd15-step1"]
 Step2Preset = Literal["none", "sd21-step2", "sd15-step2"]
 PredictionType = Literal["epsilon", "v_prediction"]
+DegradationName = Literal["train", "level0", "level1", "level2"]
 
 
 @dataclass(frozen=True)
@@ -201,6 +202,8 @@ class Step1Options(RunOptions):
     batch_size: int = 16
     steps: int = 20_000
     ema_decay: float = 0.9995
+    degradation: DegradationName = "train"
+    """How bad inputs are made: the mix for training, or one preset; `level0` leaves them clean."""
     latent_weight: float = 0.5
     """Weight of predicting the clean latents from the features alone (chosen; the paper has no such loss). Without a
     pretrained U-Net the encoder would have to wait for it."""
@@ -238,6 +241,8 @@ class Step2Options(RunOptions):
     """Target views per face (paper: 7)."""
     denoised_views: int = 1
     """Target views per face that go through the U-Net for the diffusion loss; the others only feel the feature loss."""
+    degradation: DegradationName = "train"
+    """How bad inputs are made: the mix for training, or one preset; `level0` leaves them clean."""
     feature_weight: float = 1.0
     """Weight of the feature loss."""
     cosine_weight: float = 0.5

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import LayerNorm, Linear
 
 from nvb_core.config import ModelConfig
+from nvb_core.degradation import PRESETS
 from nvb_core.denoiser import build_scheduler
 from nvb_core.lora import is_trained
 from nvb_core.model import NVBModel
@@ -128,22 +129,24 @@ class Step1Stage:
         self.shown, self.validation_source = validation_faces(options, self.folder, rank)
         economise(self.model, options)
         self.network = Step1Network(self.model, options)
+        self.ranges = PRESETS[options.degradation]
 
     def make_batch(self, index: int) -> RestorationBatch:
         """Jittered crops, each degraded in its own way."""
         rng = batch_generator(self.options.seed, index, 0)
         later = self.options.degrade_on == "device"
-        return sample_restoration_batch(self.folder, self.options.batch_size, rng, degrade_later=later)
+        batch_size = self.options.batch_size
+        return sample_restoration_batch(self.folder, batch_size, rng, ranges=self.ranges, degrade_later=later)
 
     def make_validation_batch(self, index: int) -> RestorationBatch:
         """As for training, from draws that it doesn't make."""
         rng = batch_generator(self.options.seed, index, VALIDATION_STREAM)
-        return sample_restoration_batch(self.shown, self.options.batch_size, rng)
+        return sample_restoration_batch(self.shown, self.options.batch_size, rng, ranges=self.ranges)
 
     def picture(self) -> Picture:
         """Degraded, restored, true."""
         rng = batch_generator(self.options.seed, 0, PICTURE_STREAM)
-        batch = sample_restoration_batch(self.shown, 8, rng)
+        batch = sample_restoration_batch(self.shown, 8, rng, ranges=self.ranges)
         lq = batch.lq.to(next(self.model.encoder.parameters()).device)
         restored = restore(self.model, lq, SamplingOptions(steps=PICTURE_STEPS)).cpu()
         rows = [batch.lq, restored, batch.target]

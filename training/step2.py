@@ -6,6 +6,7 @@ accelerate launch -m training.step2 --init runs/step1/model.safetensors --data d
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
 
 import torch
@@ -14,6 +15,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from nvb_core.cameras import Cameras
+from nvb_core.degradation import PRESETS
 from nvb_core.frustum import matrices_from_vector
 from nvb_core.model import NVBModel
 from nvb_core.pipeline import SamplingOptions, render_cameras
@@ -99,6 +101,7 @@ class Step2Stage:
         self.cache = self._latent_cache()
         economise(self.model, options)
         self.network = Step2Network(self.model, options)
+        self.draw = functools.partial(sample_view_batch, ranges=PRESETS[options.degradation])
 
     def _latent_cache(self) -> LatentCache | None:
         config, directory = self.model.config, self.options.latent_cache
@@ -111,7 +114,7 @@ class Step2Stage:
         """One degraded photo and N views of each face."""
         rng = batch_generator(self.options.seed, index, 0)
         later = self.options.degrade_on == "device"
-        batch = sample_view_batch(self.folder, self.options.batch_size, self.options.views, rng, degrade_later=later)
+        batch = self.draw(self.folder, self.options.batch_size, self.options.views, rng, degrade_later=later)
         if self.cache is None:
             return batch
         return dataclasses.replace(batch, latents=self.cache(batch.target_images, batch.mirrored))
@@ -119,12 +122,12 @@ class Step2Stage:
     def make_validation_batch(self, index: int) -> ViewBatch:
         """As for training, from draws that it doesn't make."""
         rng = batch_generator(self.options.seed, index, VALIDATION_STREAM)
-        return sample_view_batch(self.shown, self.options.batch_size, self.options.views, rng)
+        return self.draw(self.shown, self.options.batch_size, self.options.views, rng)
 
     def picture(self) -> Picture:
         """For three faces: photo, generated views; below, the true views."""
         views = min(4, int(self.shown.view_counts.max()) - 1)
-        batch = sample_view_batch(self.shown, 3, views, batch_generator(self.options.seed, 0, PICTURE_STREAM))
+        batch = self.draw(self.shown, 3, views, batch_generator(self.options.seed, 0, PICTURE_STREAM))
         device = next(self.model.view.parameters()).device
         rows, generated = [], []
         for lq, targets, cameras in zip(batch.lq, batch.targets, batch.target_cameras, strict=True):

@@ -1,0 +1,85 @@
+"""Each experiment from start to end, with a tiny model and one training step."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.claims import correction, feature_loss, one_stage, sampling, time_aware, volume
+from benchmarks.claims.variants import Experiment
+from nvb_core.checkpoint import load_model
+from nvb_core.errors import ConfigError
+
+pytestmark = pytest.mark.usefixtures("accelerate_reset")
+Make = Callable[[type[Any]], Any]
+
+
+def rows(text: str) -> list[str]:
+    """First cells of a page's table rows."""
+    return [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ") and "---" not in line]
+
+
+def test_feature_loss_trains_two_variants_from_one_start(experiment: Make) -> None:
+    options = experiment(Experiment)
+    feature_loss.main(options)
+    folders = [options.folder / "variants" / f"{name}-1" for name in ("reference", "no-feature-loss")]
+    starts = [load_model(folder / "start.safetensors").state_dict() for folder in folders]
+    ends = [load_model(folder / "model.safetensors").state_dict() for folder in folders]
+    assert all(torch.equal(value, starts[1][key]) for key, value in starts[0].items())
+    assert any(not torch.equal(value, ends[1][key]) for key, value in ends[0].items())
+    text = (options.folder / "feature_loss.md").read_text(encoding="utf-8")
+    assert rows(text)[1:] == ["with feature loss", "without"]
+    assert re.search(r"without \| \d+\.\d\d dB \([+-]\d+\.\d\d; [+-]\d+\.\d\d to [+-]\d+\.\d\d\)", text)
+    written = {path: path.stat().st_mtime_ns for path in options.folder.rglob("*.safetensors")}
+    feature_loss.main(options)  # all is there already
+    assert {path: path.stat().st_mtime_ns for path in options.folder.rglob("*.safetensors")} == written
+
+
+def test_two_stages_turn_the_restored_photo(experiment: Make) -> None:
+    options = experiment(Experiment)
+    one_stage.main(options)
+    text = (options.folder / "one_stage.md").read_text(encoding="utf-8")
+    assert [line for line in text.splitlines() if line.startswith("##")] == ["## Level 0", "## Level 1", "## Level 2"]
+    assert rows(text)[1:4] == ["one stage", "step 1, then turned", "non-local means, then turned"]
+
+
+@pytest.mark.parametrize("sigma", [0.02, 0.1])
+def test_noise_is_estimated_beside_edges(sigma: float) -> None:
+    rng = np.random.default_rng(0)
+    pixels = np.where(np.arange(64) < 32, 0.2, 0.8)[:, None, None] + sigma * rng.standard_normal((64, 64, 3))
+    assert one_stage.noise_sigma(pixels) == pytest.approx(sigma, rel=0.05)
+
+
+def test_smoothing_takes_noise_away() -> None:
+    clean = torch.linspace(-0.8, 0.8, 32).expand(1, 3, 32, 32)
+    noisy = clean + 0.1 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+    smooth = one_stage.smoothed(noisy)
+    assert smooth.shape == clean.shape
+    assert smooth.dtype == torch.float32
+    assert (smooth - clean).square().mean() < 0.3 * (noisy - clean).square().mean()
+
+
+def test_others_write_their_tables(experiment: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = experiment(Experiment)
+    time_aware.main(options)
+    blind, seeing = (options.folder / name / "model.safetensors" for name in ("step1-blind", "step1"))
+    assert not torch.equal(load_model(blind).encoder.conv_out.weight, load_model(seeing).encoder.conv_out.weight)
+    monkeypatch.setattr(volume, "DEPTHS", (4, 2))
+    monkeypatch.setattr(volume, "GRIDS", (4,))
+    volume.main(options)
+    text = (options.folder / "volume.md").read_text(encoding="utf-8")
+    assert [row for row in rows(text) if "samples" in row or "cells" in row][1:2] == ["2 samples"]
+    sampling.main(experiment(sampling.Options))
+    correction.main(experiment(correction.Options))
+    text = (options.folder / "correction.md").read_text(encoding="utf-8")
+    assert text.count("Rank correlation") == 2
+
+
+def test_too_few_heads_for_an_interval() -> None:
+    with pytest.raises(ConfigError, match="heads_measured is 3"):
+        Experiment(heads_measured=3)
