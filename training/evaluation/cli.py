@@ -146,12 +146,14 @@ def render_heads(benchmark: Benchmark, seeds: Sequence[int], workers: int) -> fl
 
 
 def _measure(method: Method, seeds: Sequence[int], benchmark: Benchmark, level: int) -> tuple[IdentityScores, ...]:
+    from .judged import with_margins
+
     scores = []
     with progress_bar(f"measuring {method.name}", len(seeds), 0) as advance:
         for seed in seeds:
             scores.append(method.measure(benchmark.load(seed), benchmark.settings, level))
             advance(1)
-    return tuple(scores)
+    return with_margins(scores)
 
 
 @contextmanager
