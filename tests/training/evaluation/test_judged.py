@@ -33,7 +33,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def picture(red: float, green: float, blue: float, yaw_deg: float = 0.0, pitch_deg: float = 0.0) -> Tensor:
-    image = torch.tensor([red, green, blue]).view(3, 1, 1).expand(3, 32, 32).clone()
+    image = torch.tensor([red, green, blue], dtype=torch.float32).view(3, 1, 1).expand(3, 32, 32).clone()
     image[:2, 0, 0] = torch.tensor([yaw_deg, pitch_deg]) / 90
     return image
 
