@@ -30,6 +30,8 @@ from .network import JudgeConfig, JudgeNetwork, margin_loss, pose_loss
 from .people import SIZE
 
 VALIDATION_STREAM = 1_000_001
+MIRRORED = torch.tensor([-1.0, 1.0, -1.0])
+"""What mirroring does to yaw, pitch and roll."""
 
 
 @dataclass(frozen=True)
@@ -38,16 +40,16 @@ class JudgeOptions(RunOptions):
 
     lr: float = 1.5e-3
     batch_size: int = 96
-    steps: int = 3000
+    steps: int = 6000
     weight_decay: float = 0.02
     decay_fraction: float = 0.8
-    ema_decay: float = 0.998
+    ema_decay: float = 0.997
     grid_every: int = 0
     margin: float = 0.25
     """By how much a person's cosine must win."""
-    scale: float = 20.0
+    scale: float = 24.0
     """Inverse temperature of the cosines."""
-    pose_weight: float = 2.0
+    pose_weight: float = 4.0
     """Weight of the pose loss."""
     degraded_share: float = 0.4
     """Part of the pictures that is made bad, as level 1 of the evaluation does."""
@@ -98,7 +100,7 @@ class JudgeStage:
         self.network = TrainedJudges(int(self.people.max()) + 1, options)
 
     def make_batch(self, index: int) -> JudgeBatch:
-        """Random pictures, some made bad."""
+        """Random pictures, half of them mirrored, some made bad."""
         return self._batch(batch_generator(self.options.seed, index, 0))
 
     def make_validation_batch(self, index: int) -> JudgeBatch:
@@ -108,9 +110,13 @@ class JudgeStage:
     def _batch(self, rng: np.random.Generator) -> JudgeBatch:
         chosen = torch.from_numpy(rng.choice(len(self.faces), self.options.batch_size, replace=False))
         images = to_float(self.faces.sources[0].images(chosen))
+        angles = self.angles_deg[chosen]
+        mirror = torch.from_numpy(rng.random(len(images)) < 0.5)  # faces are nearly symmetric
+        images[mirror] = images[mirror].flip(-1)
+        angles[mirror] *= MIRRORED
         levels = np.where(rng.random(len(images)) < self.options.degraded_share, "level1", "level0")
         images = degrade(images, [sample_degradation(rng, PRESETS[level]) for level in levels])
-        return JudgeBatch(images, self.people[chosen], self.angles_deg[chosen])
+        return JudgeBatch(images, self.people[chosen], angles)
 
     def picture(self) -> Picture:
         """There is nothing to draw: pictures of a batch."""
