@@ -33,8 +33,8 @@ NOTES = (
     f"Restored and through the grid: PSNR against the photo, both as means over {COARSE} × {COARSE} pixels, since the "
     "photo is no sharper truth. Neighbours by flow: two views 5° apart, one warped into the other by optical flow "
     "where the flows there and back agree within a pixel, and the share of pixels where they do. NIQE: fitted to "
-    "synthetic heads. ID and POSE: by judges that know synthetic heads only, so that on photos they say little. Means with 95 % "
-    "bootstrap intervals over photos."
+    "synthetic heads. ID and POSE: by judges that know synthetic heads only, so that on photos they say little. Means "
+    "with 95 % bootstrap intervals over photos."
 )
 
 
