@@ -104,13 +104,11 @@ def run(options: Options) -> None:
     with lost_processes():
         worker = join_launch(options.device)
         plan = Plan.make(options, worker.device)
-        for level in options.level:  # found out now, not after an hour's work
-            for method in options.methods:
-                method.at(options.folder(level, method.folder)).check(options.seeds, plan.benchmark.settings)
+        plan.check_methods()  # found out now, not after an hour's work
         with writing(options.out):
             options.out.mkdir(parents=True, exist_ok=True)
         if worker.index == 0:
-            plan.render_seconds = render_heads(plan.benchmark, plan.needed_heads(), options.workers)
+            plan.render()
         worker.barrier()
         for level in options.level:
             plan.measure(level, worker)
