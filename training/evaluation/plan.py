@@ -48,6 +48,8 @@ class Plan:
     model: Callable[[], NVBModel]
     """Loads the model when it is first needed."""
     render_seconds: float = 0.0
+    published: Agreement | None = None
+    """How the heads compare with the published ones, where there are any."""
 
     @classmethod
     def make(cls, options: Options, device: torch.device) -> Plan:
@@ -106,11 +108,10 @@ class Plan:
             for count in evaluation.measure(self.model, todo, self.options.batch, machine_name(worker.device)):
                 advance(count)
 
-    def published(self) -> Agreement | None:
-        """How the heads compare with the published ones; None where none are. Raises ConfigError."""
-        if not (self.is_standard and isinstance(self.benchmark, Benchmark)):
-            return None
-        return compare_with_published(self.benchmark, self.seeds, read_manifest())
+    def check_published(self) -> None:
+        """Compare the heads with the published ones. Raises ConfigError where they aren't."""
+        if self.is_standard and isinstance(self.benchmark, Benchmark):
+            self.published = compare_with_published(self.benchmark, self.seeds, read_manifest())
 
     def methods(self, level: Level) -> list[Method]:
         """Other systems at a level."""
@@ -122,12 +123,12 @@ class Plan:
             for method in self.methods(level):
                 evaluation.check_method(method, self.seeds)
 
-    def report(self, level: Level, published: Agreement | None) -> Report:
+    def report(self, level: Level) -> Report:
         """Of measured identities."""
         evaluation = self.evaluations[level]
         known = {} if isinstance(self.benchmark, Benchmark) else self.benchmark.names
         names = {seed: known[seed] for seed in self.seeds if seed in known}
-        heads = {"heads": f"heads-v1, {published}" if published else self.options.set}
+        heads = {"heads": f"heads-v1, {self.published}" if self.published else self.options.set}
         return Report(
             weights=self.weights,
             settings=evaluation.described | ({} if names else heads),
