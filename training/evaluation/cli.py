@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Options(HeadSelection):
-    """Measure a model on synthetic heads it has never seen.
+    """Measure a model on synthetic heads it has never seen, or on pictures of your own (--data).
 
     Writes report.md, report.json and sheet.png into the folder --out. Heads that are rendered and identities that are
     measured are kept there: an interrupted evaluation goes on where it stopped. `accelerate launch -m nvb_core.cli
@@ -104,13 +104,11 @@ def run(options: Options) -> None:
     with lost_processes():
         worker = join_launch(options.device)
         plan = Plan.make(options, worker.device)
-        for level in options.level:  # found out now, not after an hour's work
-            for method in options.methods:
-                method.at(options.folder(level, method.folder)).check(options.seeds, plan.benchmark.settings)
+        plan.check_methods()  # found out now, not after an hour's work
         with writing(options.out):
             options.out.mkdir(parents=True, exist_ok=True)
         if worker.index == 0:
-            plan.render_seconds = render_heads(plan.benchmark, plan.needed_heads(), options.workers)
+            plan.render()
             plan.check_published()
         worker.barrier()
         for level in options.level:

@@ -46,7 +46,8 @@ class Side:
                 found, settings = tuple(scores_from_object(item) for item in identities), values["settings"]
             elif results.is_file() and not method:
                 settings = json.loads(results.read_text(encoding="utf-8"))
-                found = with_margins([read_scores(path) for path in sorted(folder.glob("[0-9]" * 8 + ".json"))])
+                kept = [read_scores(path) for path in sorted(folder.glob("[0-9]" * 8 + ".json"))]
+                found = tuple(kept) if "data" in settings else with_margins(kept)
             else:
                 raise ConfigError(f"--compare: {text}: no report.json there; give a folder that nvb-face eval wrote")
             return cls(text, {key: settings[key] for key in MUST_AGREE}, {item.seed: item for item in found})

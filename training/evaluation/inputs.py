@@ -16,7 +16,10 @@ from nvb_core.images import to_pil
 from nvb_core.staging import staged_folder, writing
 
 from .benchmark import Benchmark, BenchmarkFace, picture_names
+from .face_folder import FaceBenchmark, FolderBenchmark, target_cameras
+from .restoration import PairFolder
 from .selection import HeadSelection, Level
+from .source import open_benchmark
 
 MARKER, LABELS = "inputs.json", "dataset.json"
 FORMAT = "nvb-face-inputs"
@@ -51,39 +54,44 @@ def main(argv: Sequence[str]) -> int:
     from .cli import render_heads
 
     options = tyro.cli(Options, args=list(argv), prog=f"{PROG} eval-inputs")
-    benchmark = Benchmark(options.benchmark, options.settings(options.size))
+    benchmark, seeds = open_benchmark(options, options.size, options.benchmark)
+    if isinstance(benchmark, PairFolder):
+        raise ConfigError(f"--data {options.data}: give systems its lq/ as it is, there are no cameras to write")
     folders = {level: options.folder(level, options.out) for level in options.level}
     for folder in folders.values():
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-    render_heads(benchmark, options.seeds, options.workers)
+    if isinstance(benchmark, Benchmark):
+        render_heads(benchmark, seeds, options.workers)
     for level, folder in folders.items():
-        write_inputs(benchmark, options, level, folder)
-    message = f"wrote {len(options.seeds)} heads into {options.out}, see benchmarks/METHODS.md"
+        write_inputs(benchmark, seeds, level, folder)
+    message = f"wrote {len(seeds)} heads into {options.out}, see benchmarks/METHODS.md"
     Console().print(message, highlight=False, soft_wrap=True)
     return 0
 
 
-def write_inputs(benchmark: Benchmark, options: Options, level: Level, out: Path) -> None:
+def write_inputs(benchmark: FaceBenchmark, seeds: Sequence[int], level: Level, out: Path) -> None:
     """Write all files of a level; the folder then holds them, or what it held before. Raises OutputError."""
     earlier = read_marker(out)
-    seeds = sorted({*options.seeds, *(earlier["seeds"] if earlier else ())})
-    entries = [LABELS, *(f"{seed:08d}" for seed in seeds)]
+    replaced = sorted({*seeds, *(earlier["seeds"] if earlier else ())})
+    entries = [LABELS, *(f"{seed:08d}" for seed in replaced)]
     with staged_folder(out, MARKER, entries, lambda folder: read_marker(folder) is not None) as stage:
         labels: list[list[Any]] = []
-        for seed in options.seeds:
+        for seed in seeds:
             face = benchmark.load(seed)
             write_face(face, level, stage / f"{seed:08d}")
             labels += [[f"{seed:08d}/{name}", label] for name, label in _labels(face)]
         _write_json(stage / LABELS, {"labels": labels})
-        contents = {
+        contents: dict[str, Any] = {
             "format": FORMAT,
             "benchmark": benchmark.key,
             "level": level,
-            "size": options.size,
-            "seeds": list(options.seeds),
-            "pictures": picture_names(benchmark.settings.views),
+            "size": benchmark.settings.image_size,
+            "seeds": list(seeds),
+            "pictures": picture_names(max(len(target_cameras(benchmark, seed)) for seed in seeds)),
         }
+        if isinstance(benchmark, FolderBenchmark):
+            contents["names"] = {f"{seed:08d}": benchmark.names[seed] for seed in seeds}
         _write_json(stage / MARKER, contents)
 
 

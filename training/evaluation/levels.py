@@ -33,8 +33,8 @@ def write_levels(reports: Mapping[Level, Report], out: Path) -> None:
     """Write OUT/report.md and its plots; each level's own report lies in a folder below. Raises OutputError."""
     write_plots(reports, out)
     first = next(iter(reports.values()))
-    settings = ", ".join(f"{key} {value}" for key, value in first.settings.items() if key != "level")
-    lines = [f"# {first.weights['file']} by level", "", f"{len(first.scores)} synthetic heads. {settings}.", ""]
+    settings = ", ".join(f"{key} {v}" for key, v in first.settings.items() if key != "level" and v is not None)
+    lines = [f"# {first.weights['file']} by level", "", f"{first.subjects}. {settings}.", ""]
     for level, report in reports.items():
         lines += [f"## Level {level}", "", *table(report), f"[All figures](level{level}/report.md)", ""]
     lines += [

@@ -20,8 +20,10 @@ from nvb_core.detect import detect_faces
 from nvb_core.model import NVBModel
 from nvb_core.pipeline import ViewFeatures, build_grid, encode_faces, predict_source
 from nvb_core.sampling import SamplingOptions, decode_latents, sample_latents
+from nvb_core.timed import TimeConditioned
 
 from .benchmark import FRONTAL_YAW_DEG, BenchmarkFace
+from .flow import FlowAgreement, flow_agreement
 from .judged import Judged, judge
 from .metrics import camera_errors, gmsd, ms_ssim, psnr, ssim, warped_psnr
 from .niqe import niqe
@@ -75,17 +77,12 @@ def generate(model: NVBModel, faces: Sequence[BenchmarkFace], settings: MeasureS
     seconds: dict[str, float] = {}
     options = settings.sampling
     degraded = torch.stack([degrade_input(face, settings.level) for face in faces])
-    with _timed(seconds, "autoencoder"):
+    with timed(seconds, "autoencoder"):
         reconstructed = _reconstruct(model, torch.cat([face.targets for face in faces]), options)
     features = encode_faces(model, degraded)
-    with _timed(seconds, "restoration"):
-
-        def restoration(timestep: int, start: int, end: int) -> Tensor:
-            return model.context(features.at(timestep)[start:end])
-
-        latents = sample_latents(model, restoration, 1, len(faces), options)
-        restored = decode_latents(model, latents, options.views_per_chunk).cpu()
-    with _timed(seconds, "views"):
+    with timed(seconds, "restoration"):
+        restored = restore_alike(model, features, len(faces), options)
+    with timed(seconds, "views"):
         predicted = predict_source(model, features)
         source = Cameras.cat([face.cameras.input for face in faces]) if settings.true_camera else predicted
         cameras = [Cameras.cat([face.cameras.targets, face.cameras.pair]) for face in faces]
@@ -107,6 +104,17 @@ def generate(model: NVBModel, faces: Sequence[BenchmarkFace], settings: MeasureS
     )
 
 
+@torch.no_grad()
+def restore_alike(model: NVBModel, features: TimeConditioned, count: int, options: SamplingOptions) -> Tensor:
+    """Input views (B, 3, S, S) of `count` encoded faces, restored; all start from the noise that one alone would."""
+
+    def restoration(timestep: int, start: int, end: int) -> Tensor:
+        return model.context(features.at(timestep)[start:end])
+
+    latents = sample_latents(model, restoration, 1, count, options)
+    return decode_latents(model, latents, options.views_per_chunk).cpu()
+
+
 def _reconstruct(model: NVBModel, images: Tensor, options: SamplingOptions) -> Tensor:
     """Images (M, 3, S, S) through the autoencoder and back."""
     parameter = next(model.vae.parameters())
@@ -121,13 +129,14 @@ def score(faces: Sequence[BenchmarkFace], generated: GeneratedFaces, machine: st
     errors = None if predicted is None else camera_errors(predicted, true_cameras)
     seconds = dict(generated.seconds)
     scores = []
-    with _timed(seconds, "measuring"):
+    with timed(seconds, "measuring"):
         for i, face in enumerate(faces):
             clean = face.image[None]
             first, second = (
                 replace(view, image=image) for view, image in zip(face.pair, generated.pairs[i], strict=True)
             )
             judged = judge(face, generated, i)
+            flow = _flow(face, generated.pairs[i])
             scores.append(
                 IdentityScores(
                     seed=face.seed,
@@ -147,10 +156,19 @@ def score(faces: Sequence[BenchmarkFace], generated: GeneratedFaces, machine: st
                     degraded_identity=judged.degraded_identity,
                     true_embedding=judged.true_embedding,
                     generated_embedding=judged.generated_embedding,
+                    degraded_ssim=float(ssim(generated.degraded[i : i + 1], clean)),
+                    restored_ssim=float(ssim(generated.restored[i : i + 1], clean)),
+                    flow_psnr=None if flow is None else flow.psnr,
+                    flow_share=None if flow is None else flow.share,
                 )
             )
     share = {stage: value / len(faces) for stage, value in seconds.items()}
     return [replace(item, seconds=share) for item in scores]
+
+
+def _flow(face: BenchmarkFace, pair: Tensor) -> FlowAgreement | None:
+    """Of generated neighbours (2, 3, S, S), where no depth tells more."""
+    return None if any(bool(view.region.any()) for view in face.pair) else flow_agreement(*pair)
 
 
 def _score_views(
@@ -173,7 +191,8 @@ def _score_views(
 
 
 @contextmanager
-def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Note how long something takes."""
     start = time.perf_counter()
     yield
     seconds[stage] = time.perf_counter() - start

@@ -7,7 +7,6 @@ FOLDER/01000000/view_00.png ..., pair_0.png, pair_1.png     the views from the c
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from torch import Tensor
 from nvb_core.errors import ConfigError, ImageError
 from nvb_core.images import load_image
 
-from .benchmark import BenchmarkFace, BenchmarkSettings, picture_names
+from .benchmark import BenchmarkFace, picture_names
 from .scores import IdentityScores
 
 
@@ -40,11 +39,9 @@ class Method:
         """Its pictures of one level."""
         return replace(self, folder=folder)
 
-    def load(self, seed: int, settings: BenchmarkSettings) -> Tensor:
+    def load(self, seed: int, views: int, size: int) -> Tensor:
         """Pictures (N + 3, 3, S, S) of an identity. Raises ImageError naming the file that is missing or misshapen."""
-        return torch.stack(
-            [self._picture(f"{seed:08d}/{name}", settings.image_size) for name in picture_names(settings.views)]
-        )
+        return torch.stack([self._picture(f"{seed:08d}/{name}", size) for name in picture_names(views)])
 
     def _picture(self, name: str, size: int) -> Tensor:
         path = self.folder / name
@@ -56,16 +53,11 @@ class Method:
             raise ImageError(f"{path}: {width}×{height} pixels, the benchmark's pictures have {size}×{size}")
         return pixels
 
-    def check(self, seeds: Sequence[int], settings: BenchmarkSettings) -> None:
-        """Read every picture once. Raises ImageError."""
-        for seed in seeds:
-            self.load(seed, settings)
-
-    def measure(self, face: BenchmarkFace, settings: BenchmarkSettings, level: int) -> IdentityScores:
+    def measure(self, face: BenchmarkFace, level: int) -> IdentityScores:
         """Scores of an identity; none of a camera or an autoencoder, which pictures don't tell."""
         from .measure import GeneratedFaces, degrade_input, score
 
-        pictures = self.load(face.seed, settings)[None]
+        pictures = self.load(face.seed, len(face.targets), face.image.shape[-1])[None]
         generated = GeneratedFaces(
             degraded=degrade_input(face, level)[None],
             restored=pictures[:, 0],

@@ -12,20 +12,22 @@ import torch
 
 from nvb_core.checkpoint import file_sha256, load_model, read_metadata
 from nvb_core.cli.worker import Worker, choose_dtype
+from nvb_core.errors import ConfigError
 from nvb_core.model import NVBModel
 from nvb_core.sampling import SamplingOptions
 
 from ..export import git_revision
-from .benchmark import Benchmark, sample_cameras
-from .judged import with_margins
+from .benchmark import Benchmark
+from .face_folder import FaceBenchmark
 from .measure import MeasureSettings, machine_name
 from .methods import Method
 from .published import PUBLISHED_SIZE_PX, Agreement, compare_with_published, read_manifest
 from .report import Report
-from .run import Evaluation
+from .restoration import PairFolder, RestorationEvaluation
+from .run import BaseEvaluation, Evaluation
 from .scores import IdentityScores
 from .selection import Level
-from .sheet import MAX_STRIPS, side_by_side
+from .source import open_benchmark
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -38,10 +40,11 @@ class Plan:
     """One model, one benchmark, one or more levels."""
 
     options: Options
-    benchmark: Benchmark
+    benchmark: FaceBenchmark | PairFolder
+    seeds: Sequence[int]
     weights: dict[str, Any]
     """File name, sha256 and model name."""
-    evaluations: dict[Level, Evaluation]
+    evaluations: dict[Level, BaseEvaluation]
     model: Callable[[], NVBModel]
     """Loads the model when it is first needed."""
     render_seconds: float = 0.0
@@ -53,29 +56,40 @@ class Plan:
         """Reads the checkpoint's header. Raises CheckpointError or ConfigError."""
         config = read_metadata(options.weights)["config_object"]
         dtype = choose_dtype(options.dtype, device)
-        benchmark = Benchmark(options.benchmark or options.out, options.settings(config.image_size))
+        benchmark, seeds = open_benchmark(options, config.image_size, options.benchmark or options.out)
+        if isinstance(benchmark, PairFolder) and options.true_camera:
+            raise ConfigError(f"--true-camera: the pictures of {options.data} have no cameras; leave it out")
         sampling = SamplingOptions(options.steps, seed=options.seed)
         sha256 = file_sha256(options.weights)
 
-        def evaluation(level: Level) -> Evaluation:
+        def evaluation(level: Level) -> BaseEvaluation:
             settings = MeasureSettings(level, sampling, options.true_camera)
-            folder = options.folder(level, options.out)
-            return Evaluation(benchmark, settings, sha256, str(dtype).removeprefix("torch."), folder)
+            rest = (settings, sha256, str(dtype).removeprefix("torch."), options.folder(level, options.out))
+            if isinstance(benchmark, PairFolder):
+                return RestorationEvaluation(benchmark, *rest)
+            return Evaluation(benchmark, *rest)
 
         return cls(
             options,
             benchmark,
+            seeds,
             {"file": options.weights.name, "sha256": sha256, "model": config.name},
             {level: evaluation(level) for level in options.level},
             functools.cache(lambda: load_model(options.weights, str(device), dtype, base=options.base)),
         )
 
+    def render(self) -> None:
+        """Render heads that are missing; pictures in a folder are there."""
+        from .cli import render_heads
+
+        if isinstance(self.benchmark, Benchmark):
+            self.render_seconds = render_heads(self.benchmark, self.needed_heads(), self.options.workers)
+
     def needed_heads(self) -> Sequence[int]:
         """Seeds whose pictures something still has to be compared with."""
-        seeds = self.options.seeds
         if self.options.methods or self.is_standard:
-            return seeds
-        return sorted({seed for evaluation in self.evaluations.values() for seed in evaluation.missing(seeds)})
+            return self.seeds
+        return sorted({seed for evaluation in self.evaluations.values() for seed in evaluation.missing(self.seeds)})
 
     @property
     def is_standard(self) -> bool:
@@ -86,7 +100,7 @@ class Plan:
         """Measure a process's share of what is missing."""
         from .cli import progress_bar
 
-        evaluation, seeds = self.evaluations[level], self.options.seeds
+        evaluation, seeds = self.evaluations[level], self.seeds
         todo = evaluation.missing(seeds)[worker.index :: worker.count]
         label = f"measuring level {level}" + (f", 1 of {worker.count} processes" if worker.count > 1 else "")
         total = len(seeds) if worker.count == 1 else len(todo)
@@ -96,45 +110,49 @@ class Plan:
 
     def check_published(self) -> None:
         """Compare the heads with the published ones. Raises ConfigError where they aren't."""
-        if self.is_standard:
-            self.published = compare_with_published(self.benchmark, self.options.seeds, read_manifest())
+        if self.is_standard and isinstance(self.benchmark, Benchmark):
+            self.published = compare_with_published(self.benchmark, self.seeds, read_manifest())
+
+    def methods(self, level: Level) -> list[Method]:
+        """Other systems at a level."""
+        return [method.at(self.options.folder(level, method.folder)) for method in self.options.methods]
+
+    def check_methods(self) -> None:
+        """Read every picture of other systems once. Raises ImageError."""
+        for level, evaluation in self.evaluations.items():
+            for method in self.methods(level):
+                evaluation.check_method(method, self.seeds)
 
     def report(self, level: Level) -> Report:
-        """Of measured heads."""
-        options, evaluation = self.options, self.evaluations[level]
-        heads = {"heads": f"heads-v1, {self.published}" if self.published else options.set}
-        methods = [method.at(options.folder(level, method.folder)) for method in options.methods]
+        """Of measured identities."""
+        evaluation = self.evaluations[level]
+        known = {} if isinstance(self.benchmark, Benchmark) else self.benchmark.names
+        names = {seed: known[seed] for seed in self.seeds if seed in known}
+        heads = {"heads": f"heads-v1, {self.published}" if self.published else self.options.set}
         return Report(
             weights=self.weights,
-            settings={**evaluation.described, **heads},
+            settings=evaluation.described | ({} if names else heads),
             code=git_revision(),
             render_seconds=self.render_seconds,
-            scores=evaluation.scores(options.seeds),
-            methods={method.name: self._measure_method(method, level) for method in methods},
+            scores=evaluation.scores(self.seeds),
+            methods={method.name: self._measure_method(method, level) for method in self.methods(level)},
+            names=names,
         )
 
     def strips(self, level: Level) -> list[Path]:
-        """Pictures of the heads."""
-        return [self.evaluations[level].path(seed, ".png") for seed in self.options.seeds]
+        """Pictures of the identities."""
+        return [self.evaluations[level].path(seed, ".png") for seed in self.seeds]
 
     def side_by_side(self, level: Level) -> Image.Image:
-        """The model's views beside those of other systems."""
-        methods = [method.at(self.options.folder(level, method.folder)) for method in self.options.methods]
-        strips = self.strips(level)[:MAX_STRIPS]
-        others = []
-        for seed in self.options.seeds[: len(strips)]:
-            cameras = sample_cameras(seed, self.benchmark.settings.views, self.benchmark.settings.cameras)
-            order = cameras.targets.angles().yaw_deg.argsort()
-            pictures = {method.name: method.load(seed, self.benchmark.settings) for method in methods}
-            others.append({name: images[1:-2][order] for name, images in pictures.items()})
-        return side_by_side(strips, others, self.weights["file"])
+        """The model's pictures beside those of other systems."""
+        return self.evaluations[level].side_by_side(self.methods(level), self.seeds, self.weights["file"])
 
     def _measure_method(self, method: Method, level: Level) -> tuple[IdentityScores, ...]:
         from .cli import progress_bar
 
-        scores, seeds = [], self.options.seeds
-        with progress_bar(f"measuring {method.name}", len(seeds), 0) as advance:
-            for seed in seeds:
-                scores.append(method.measure(self.benchmark.load(seed), self.benchmark.settings, level))
+        evaluation, scores = self.evaluations[level], []
+        with progress_bar(f"measuring {method.name}", len(self.seeds), 0) as advance:
+            for seed in self.seeds:
+                scores.append(evaluation.score_method(method, seed))
                 advance(1)
-        return with_margins(scores)
+        return evaluation.compared(scores)

@@ -11,12 +11,17 @@ out the same are ever reused.
 from __future__ import annotations
 
 import functools
+import itertools
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+from PIL import Image
+from torch import Tensor
 
 import nvb_core
 from nvb_core.model import NVBModel
@@ -24,18 +29,40 @@ from nvb_core.staging import write_atomically
 
 from ..judges.judges import SHIPPED
 from .benchmark import Benchmark, digest
+from .face_folder import FaceBenchmark, target_cameras
 from .judged import with_margins
 from .measure import MeasureSettings, generate, score
+from .methods import Method
 from .niqe import FITTED_MODEL
 from .scores import IdentityScores, read_scores, write_scores
-from .sheet import face_strip
+from .sheet import MAX_STRIPS, face_strip, side_by_side
+
+
+class Pictures(Protocol):
+    """What is measured on, whatever is measured."""
+
+    @property
+    def settings(self) -> Any:
+        """A dataclass."""
+
+    @property
+    def key(self) -> str:
+        """Stands for the pictures."""
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """One model on one benchmark; results are kept per identity in `folder`."""
+class Measured:
+    """One identity, and pictures of it to look at."""
 
-    benchmark: Benchmark
+    scores: IdentityScores
+    strip: Image.Image
+
+
+@dataclass(frozen=True)
+class BaseEvaluation(ABC):
+    """One model on one set of pictures; results are kept per identity in `folder`."""
+
+    benchmark: Pictures
     settings: MeasureSettings
     weights_sha256: str
     dtype: str
@@ -74,18 +101,79 @@ class Evaluation:
         settings = json.dumps({**self.described, "weights": self.weights_sha256}, indent=1)
         write_atomically(self.folder / "settings.json", lambda partial: partial.write_text(settings, encoding="utf-8"))
         for start in range(0, len(seeds), batch):
-            faces = [self.benchmark.load(seed) for seed in seeds[start : start + batch]]
-            generated = generate(model(), faces, self.settings)
-            for index, (face, scores) in enumerate(zip(faces, score(faces, generated, machine), strict=True)):
-                strip = face_strip(face, generated, index)
-                write_atomically(self.path(face.seed, ".png"), functools.partial(strip.save, format="PNG"))
-                write_scores(scores, self.path(face.seed, ".json"))
-            yield len(faces)
+            part = seeds[start : start + batch]
+            for item in self.draw(model(), part, machine):
+                seed = item.scores.seed
+                write_atomically(self.path(seed, ".png"), functools.partial(item.strip.save, format="PNG"))
+                write_scores(item.scores, self.path(seed, ".json"))
+            yield len(part)
 
     def scores(self, seeds: Sequence[int]) -> tuple[IdentityScores, ...]:
         """Of measured identities."""
-        return with_margins([read_scores(self.path(seed, ".json")) for seed in seeds])
+        return self.compared([read_scores(self.path(seed, ".json")) for seed in seeds])
+
+    def compared(self, scores: Sequence[IdentityScores]) -> tuple[IdentityScores, ...]:
+        """Scores with what only all of them together tell; nothing, unless each is another person's."""
+        return tuple(scores)
 
     def path(self, seed: int, suffix: str) -> Path:
         """One identity's file."""
         return self.folder / f"{seed:08d}{suffix}"
+
+    @abstractmethod
+    def draw(self, model: NVBModel, seeds: Sequence[int], machine: str) -> Iterator[Measured]:
+        """Put some identities through the model at once and measure them."""
+
+    @abstractmethod
+    def check_method(self, method: Method, seeds: Sequence[int]) -> None:
+        """Read every picture of another system once. Raises ImageError."""
+
+    @abstractmethod
+    def score_method(self, method: Method, seed: int) -> IdentityScores:
+        """Measure another system's pictures."""
+
+    @abstractmethod
+    def side_by_side(self, methods: Sequence[Method], seeds: Sequence[int], name: str) -> Image.Image:
+        """Pictures of the model, called `name`, beside those of other systems."""
+
+
+@dataclass(frozen=True)
+class Evaluation(BaseEvaluation):
+    """Restorations and views of faces."""
+
+    benchmark: FaceBenchmark
+
+    def compared(self, scores: Sequence[IdentityScores]) -> tuple[IdentityScores, ...]:
+        """With margins over other people; a folder may show one person as several subjects."""
+        return with_margins(scores) if isinstance(self.benchmark, Benchmark) else tuple(scores)
+
+    def draw(self, model: NVBModel, seeds: Sequence[int], machine: str) -> Iterator[Measured]:
+        """Faces of equally many views go through the model together."""
+        loaded = [self.benchmark.load(seed) for seed in seeds]
+        for _, group in itertools.groupby(sorted(loaded, key=lambda face: len(face.targets)), lambda f: len(f.targets)):
+            faces = list(group)
+            generated = generate(model, faces, self.settings)
+            for index, (face, scores) in enumerate(zip(faces, score(faces, generated, machine), strict=True)):
+                yield Measured(scores, face_strip(face, generated, index))
+
+    def check_method(self, method: Method, seeds: Sequence[int]) -> None:
+        """Read every picture of another system once. Raises ImageError."""
+        for seed in seeds:
+            self._pictures(method, seed)
+
+    def score_method(self, method: Method, seed: int) -> IdentityScores:
+        """Measure another system's pictures."""
+        return method.measure(self.benchmark.load(seed), self.settings.level)
+
+    def side_by_side(self, methods: Sequence[Method], seeds: Sequence[int], name: str) -> Image.Image:
+        """True views, the model's and theirs, from left to right by yaw."""
+        strips, others = [], []
+        for seed in seeds[:MAX_STRIPS]:
+            order = target_cameras(self.benchmark, seed).angles().yaw_deg.argsort()
+            strips.append(self.path(seed, ".png"))
+            others.append({method.name: self._pictures(method, seed)[1:-2][order] for method in methods})
+        return side_by_side(strips, others, name)
+
+    def _pictures(self, method: Method, seed: int) -> Tensor:
+        views = len(target_cameras(self.benchmark, seed))
+        return method.load(seed, views, self.benchmark.settings.image_size)

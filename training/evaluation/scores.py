@@ -72,6 +72,15 @@ class IdentityScores:
     """The same of the generated views."""
     identity_margin: float | None = None
     """By how much the generated person is nearer to the true one than to the nearest other of the evaluation."""
+    degraded_ssim: float | None = None
+    restored_ssim: float | None = None
+    flow_psnr: float | None = None
+    """Generated neighbour warped into the other by optical flow where that agrees both ways; only without depth."""
+    flow_share: float | None = None
+    """Of the pixels, where it does."""
+    restored_niqe: float | None = None
+    """Of the restoration alone; only where there are no views."""
+    clean_niqe: float | None = None
 
 
 def write_scores(scores: IdentityScores, path: Path) -> None:

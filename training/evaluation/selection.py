@@ -9,6 +9,7 @@ from typing import Literal
 
 from nvb_core.errors import ConfigError
 
+from ..data import Split
 from .benchmark import HELD_OUT_SEED, RIG_DEG, BenchmarkSettings
 
 STANDARD_HEADS = 300
@@ -23,13 +24,18 @@ class HeadSelection:
     """`heads-v1`, the standard set: 300 held-out heads, each seen by the 16 cameras of one rig. `custom` is what the
     other options say."""
     identities: int | None = None
-    """How many heads; default: 64, or all of the set. 16 give a quick look."""
+    """How many heads; default: 64, or all of the set or of --data. 16 give a quick look."""
     first_seed: int = HELD_OUT_SEED
     """Seed of the first head; those from 1000000 on are never trained on."""
     allow_training_seeds: bool = False
     """Take seeds below 1000000 too, which tell about memory, not skill."""
     views: int | None = None
-    """Target views of each head; default: 8, or those of the set."""
+    """Target views of each head; default: 8, or those of the set. Of --data: at most, evenly spread; default: all."""
+    data: Path | None = None
+    """Instead of heads, pictures of your own: a face folder as nvb-face data makes it (of each subject the most frontal
+    picture is the input, the others are the true views), or one with lq/ and hq/ to restore (as CelebA-Test)."""
+    split: Split = "test"
+    """Subjects of --data: train, val, test or all; where the folder names no splits, a hash of their names does."""
     level: tuple[Level, ...] = (1,)
     """How badly the input is degraded: 0 not at all, 1 weakly, 2 strongly. Of several, each gets a folder level0 …
     below --out."""
@@ -42,6 +48,8 @@ class HeadSelection:
         require_count("workers", self.workers, 256)
         if not self.level or len(set(self.level)) < len(self.level):
             raise ConfigError(f"--level is {' '.join(map(str, self.level)) or 'empty'}; give each level once")
+        if self.data is not None:
+            self._require_no_heads()
         if self.set == "heads-v1":
             self._require_standard()
         require_count("identities", self.count, 100_000)
@@ -63,6 +71,15 @@ class HeadSelection:
         if self.count > STANDARD_HEADS:
             raise ConfigError(f"--identities is {self.count}, heads-v1 has {STANDARD_HEADS}")
 
+    def _require_no_heads(self) -> None:
+        """Raise ConfigError where another option contradicts --data."""
+        if self.set != "custom" or self.first_seed != HELD_OUT_SEED or self.allow_training_seeds:
+            raise ConfigError(
+                "--data takes the place of synthetic heads; leave out --set, --first-seed and --allow-training-seeds"
+            )
+        if self.views is not None:
+            require_count("views", self.views, 1000)
+
     @property
     def count(self) -> int:
         """How many heads."""
@@ -72,7 +89,7 @@ class HeadSelection:
 
     @property
     def seeds(self) -> range:
-        """Of the heads."""
+        """Of synthetic heads."""
         return range(self.first_seed, self.first_seed + self.count)
 
     def folder(self, level: Level, root: Path) -> Path:
@@ -80,7 +97,7 @@ class HeadSelection:
         return root if len(self.level) == 1 else root / f"level{level}"
 
     def settings(self, image_size: int) -> BenchmarkSettings:
-        """Of their pictures. Raises ConfigError."""
+        """Of synthetic heads' pictures. Raises ConfigError."""
         if self.set == "heads-v1":
             return BenchmarkSettings(len(RIG_DEG), image_size, "rig")
         return BenchmarkSettings(8 if self.views is None else self.views, image_size)

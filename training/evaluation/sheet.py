@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -33,19 +34,27 @@ def _above(top: Tensor, bottom: Tensor) -> Tensor:
     return torch.cat([top, bottom], dim=-2)
 
 
-def contact_sheet(strips: Sequence[Path], scores: Sequence[IdentityScores]) -> Image.Image:
-    """The first identities' strips, one below the other, each under a line that says what it scored."""
+def contact_sheet(
+    strips: Sequence[Path], scores: Sequence[IdentityScores], names: Mapping[int, str] = MappingProxyType({})
+) -> Image.Image:
+    """The first identities' strips, one below the other, each under a line that says what it scored; names by seed."""
     shown = list(zip(strips, scores, strict=True))[:MAX_STRIPS]
-    with Image.open(strips[0]) as first:
-        width, height = first.size
+    sizes = [_size(path) for path, _ in shown]
+    width, height = max(width for width, _ in sizes), sizes[0][1]
     step = height + CAPTION_PX
     sheet = Image.new("RGB", (width, step * len(shown)), _PAPER)
     draw = ImageDraw.Draw(sheet)
     for row, (path, identity) in enumerate(shown):
         with Image.open(path) as strip:
             sheet.paste(strip.convert("RGB"), (0, row * step + CAPTION_PX))
-        draw.text((4, row * step + CAPTION_PX / 2), _caption(identity), _INK, ImageFont.load_default(12), anchor="lm")
+        caption = _caption(names.get(identity.seed, str(identity.seed)), identity)
+        draw.text((4, row * step + CAPTION_PX / 2), caption, _INK, ImageFont.load_default(12), anchor="lm")
     return sheet
+
+
+def _size(path: Path) -> tuple[int, int]:
+    with Image.open(path) as strip:
+        return strip.size
 
 
 def side_by_side(strips: Sequence[Path], others: Sequence[Mapping[str, Tensor]], name: str) -> Image.Image:
@@ -54,7 +63,7 @@ def side_by_side(strips: Sequence[Path], others: Sequence[Mapping[str, Tensor]],
     Of each identity the model's strip, and other systems' views (N, 3, S, S) from left to right by yaw, by name.
     """
     blocks = [_block(path, views, name) for path, views in list(zip(strips, others, strict=True))[:MAX_STRIPS]]
-    width, height = blocks[0].size
+    width, height = max(block.width for block in blocks), blocks[0].height
     sheet = Image.new("RGB", (width, (height + GAP_PX) * len(blocks)), _PAPER)
     for row, block in enumerate(blocks):
         sheet.paste(block, (0, row * (height + GAP_PX)))
@@ -80,10 +89,10 @@ def _block(strip: Path, others: Mapping[str, Tensor], name: str) -> Image.Image:
     return block
 
 
-def _caption(scores: IdentityScores) -> str:
+def _caption(name: str, scores: IdentityScores) -> str:
     views = scores.views
+    restored = f"{name}: input {scores.degraded_psnr:.1f} dB over restored {scores.restored_psnr:.1f} dB"
+    if not views:
+        return restored.replace(" over", ",")
     psnr, ssim = (sum(values) / len(views) for values in ([v.psnr for v in views], [v.ssim for v in views]))
-    return (
-        f"{scores.seed}: input {scores.degraded_psnr:.1f} dB over restored {scores.restored_psnr:.1f} dB; "
-        f"views over truth, {psnr:.1f} dB, SSIM {ssim:.2f}"
-    )
+    return f"{restored}; views over truth, {psnr:.1f} dB, SSIM {ssim:.2f}"

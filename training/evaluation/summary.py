@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,6 +27,8 @@ class Measure:
     """Bar."""
     at_most: float | None = None
     """Bar."""
+    optional: bool = False
+    """Left out of a report that has nothing to measure."""
 
     @property
     def bar(self) -> str:
@@ -48,6 +50,10 @@ class Figure:
     identities: int
     """How many took part."""
 
+    def without_bar(self) -> Figure:
+        """The same, held against nothing."""
+        return replace(self, measure=replace(self.measure, at_least=None, at_most=None))
+
     @property
     def passed(self) -> bool | None:
         """Whether the bar is met; None without a bar."""
@@ -64,7 +70,7 @@ class Figure:
 def _view_mean(value: Callable[[ViewScores], float | None]) -> Callable[[IdentityScores], Part]:
     def part(scores: IdentityScores) -> Part:
         values = [value(view) for view in scores.views]
-        return _optional(None if None in values else float(np.mean(np.array(values, float))))
+        return _optional(None if None in values or not values else float(np.mean(np.array(values, float))))
 
     return part
 
@@ -121,6 +127,12 @@ MEASURES = (
     Measure("focal_error", "predicted focal, mean error", "%", _camera(lambda c: c.focal_percent)),
     Measure("faces_in_truth", "faces found in true views", "", _faces_in_truth),
     Measure("true_pair_psnr", "true neighbours, skin", "dB", lambda s: _optional(s.true_pair_psnr)),
+    Measure("flow_psnr", "neighbours 5° apart, by flow", "dB", lambda s: _optional(s.flow_psnr), optional=True),
+    Measure("flow_share", "flow between them agrees, share", "", lambda s: _optional(s.flow_share), optional=True),
+    Measure("restored_ssim", "restoration SSIM", "", lambda s: _optional(s.restored_ssim)),
+    Measure("degraded_ssim", "degraded input SSIM", "", lambda s: _optional(s.degraded_ssim)),
+    Measure("restored_niqe", "restoration NIQE", "", lambda s: _optional(s.restored_niqe), optional=True),
+    Measure("clean_niqe", "clean input NIQE", "", lambda s: _optional(s.clean_niqe), optional=True),
 )
 
 

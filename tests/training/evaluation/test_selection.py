@@ -40,3 +40,14 @@ def test_several_levels_have_folders_of_their_own() -> None:
     assert HeadSelection(level=(2,)).folder(2, Path("out")) == Path("out")
     several = HeadSelection(level=(0, 2))
     assert [several.folder(level, Path("out")) for level in (0, 2)] == [Path("out/level0"), Path("out/level2")]
+
+
+@pytest.mark.parametrize(
+    "change", [{"set": "heads-v1"}, {"first_seed": HELD_OUT_SEED + 1}, {"allow_training_seeds": True}]
+)
+def test_own_pictures_are_no_heads(change: dict[str, Any]) -> None:
+    assert HeadSelection(data=Path("faces"), identities=3, views=1).split == "test"
+    with pytest.raises(ConfigError, match="--data takes the place of synthetic heads"):
+        HeadSelection(data=Path("faces"), **change)
+    with pytest.raises(ConfigError, match="--views is 0"):
+        HeadSelection(data=Path("faces"), views=0)

@@ -43,6 +43,12 @@ SCORES = IdentityScores(
     restored_identity=0.75,
     degraded_identity=0.5,
     identity_margin=0.35,
+    degraded_ssim=0.6,
+    restored_ssim=0.8,
+    flow_psnr=30,
+    flow_share=0.9,
+    restored_niqe=5,
+    clean_niqe=3,
 )
 
 
@@ -83,6 +89,12 @@ def test_means_over_views_then_identities() -> None:
         "true_pitch_reading_error": 1.0,
         "restored_identity": 0.75,
         "degraded_identity": 0.5,
+        "degraded_ssim": 0.6,
+        "restored_ssim": 0.8,
+        "flow_psnr": 30,
+        "flow_share": 0.9,
+        "restored_niqe": 5,
+        "clean_niqe": 3,
     }
     assert {key: figure.value for key, figure in figures.items()} == pytest.approx(expected)
     assert figures["pair_psnr"].identities == 1
