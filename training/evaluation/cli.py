@@ -20,13 +20,14 @@ from nvb_core.sampling import SamplingOptions
 from nvb_core.staging import writing
 
 from .benchmark import Benchmark, BenchmarkSettings
+from .extra import ExtraMetrics, MetricOptions
 from .methods import Method
 from .scores import IdentityScores
 from .selection import HeadSelection, require_count
 
 
 @dataclass(frozen=True)
-class Options(HeadSelection):
+class Options(MetricOptions, HeadSelection):
     """Measure a model on synthetic heads it has never seen.
 
     Writes report.md, report.json and sheet.png into the folder --out. Heads that are rendered and identities that are
@@ -110,7 +111,8 @@ def run(options: Options) -> None:
     benchmark = Benchmark(options.benchmark or options.out, BenchmarkSettings(options.views, config.image_size))
     settings = MeasureSettings(options.level, SamplingOptions(options.steps, seed=options.seed), options.true_camera)
     sha256 = file_sha256(options.weights)
-    evaluation = Evaluation(benchmark, settings, sha256, str(dtype).removeprefix("torch."), options.out)
+    extra = ExtraMetrics.find(options, device)
+    evaluation = Evaluation(benchmark, settings, sha256, str(dtype).removeprefix("torch."), options.out, extra)
     seeds, todo = options.seeds, evaluation.missing(options.seeds)
     needed = seeds if options.methods else todo
     for method in options.methods:
@@ -128,7 +130,9 @@ def run(options: Options) -> None:
         code=git_revision(),
         render_seconds=render_seconds,
         scores=evaluation.scores(seeds),
-        methods={method.name: _measure(method, seeds, benchmark, options.level) for method in options.methods},
+        methods={method.name: _measure(method, seeds, benchmark, options.level, extra) for method in options.methods},
+        left_out=extra.left_out,
+        notes=extra.notes,
     )
     write_report(report, options.out, [evaluation.path(seed, ".png") for seed in seeds])
     console = Console()
@@ -145,11 +149,13 @@ def render_heads(benchmark: Benchmark, seeds: Sequence[int], workers: int) -> fl
     return time.perf_counter() - start if missing else 0.0
 
 
-def _measure(method: Method, seeds: Sequence[int], benchmark: Benchmark, level: int) -> tuple[IdentityScores, ...]:
+def _measure(
+    method: Method, seeds: Sequence[int], benchmark: Benchmark, level: int, extra: ExtraMetrics
+) -> tuple[IdentityScores, ...]:
     scores = []
     with progress_bar(f"measuring {method.name}", len(seeds), 0) as advance:
         for seed in seeds:
-            scores.append(method.measure(benchmark.load(seed), benchmark.settings, level))
+            scores.append(method.measure(benchmark.load(seed), benchmark.settings, level, extra))
             advance(1)
     return tuple(scores)
 

@@ -102,7 +102,9 @@ def compare(a: Side, b: Side) -> Comparison:
     if not seeds:
         raise ConfigError(f"--compare: {a.name} and {b.name} have no head in common; evaluate both on the same seeds")
     pairs = [(a.scores[seed], b.scores[seed]) for seed in seeds]
-    return Comparison(a.name, b.name, seeds, tuple(difference(measure, pairs) for measure in MEASURES))
+    measured = [m for m in MEASURES if not m.optional or any(m.part(item)[1] for pair in pairs for item in pair)]
+    differences = tuple(difference(measure, pairs) for measure in measured)
+    return Comparison(a.name, b.name, seeds, differences)
 
 
 def difference(measure: Measure, pairs: Sequence[tuple[IdentityScores, IdentityScores]]) -> Difference:

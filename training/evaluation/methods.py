@@ -18,6 +18,7 @@ from nvb_core.errors import ConfigError, ImageError
 from nvb_core.images import load_image
 
 from .benchmark import BenchmarkFace, BenchmarkSettings, picture_names
+from .extra import ExtraMetrics
 from .scores import IdentityScores
 
 
@@ -57,7 +58,9 @@ class Method:
         for seed in seeds:
             self.load(seed, settings)
 
-    def measure(self, face: BenchmarkFace, settings: BenchmarkSettings, level: int) -> IdentityScores:
+    def measure(
+        self, face: BenchmarkFace, settings: BenchmarkSettings, level: int, extra: ExtraMetrics | None = None
+    ) -> IdentityScores:
         """Scores of an identity; none of a camera or an autoencoder, which pictures don't tell."""
         from .measure import GeneratedFaces, degrade_input, score
 
@@ -71,5 +74,5 @@ class Method:
             predicted=None,
             seconds={},
         )
-        [scores] = score([face], generated, self.name)
+        [scores] = score([face], generated, self.name, extra)
         return scores

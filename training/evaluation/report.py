@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from rich.table import Table
 
 from nvb_core.staging import write_atomically
 
-from .scores import IdentityScores
+from .scores import IdentityScores, scores_to_object
 from .sheet import MAX_STRIPS, contact_sheet
 from .summary import Figure, summarize
 
@@ -40,13 +41,17 @@ class Report:
     scores: tuple[IdentityScores, ...]
     methods: Mapping[str, tuple[IdentityScores, ...]] = field(default_factory=dict)
     """Of other systems, on the same heads."""
+    left_out: tuple[str, ...] = ()
+    """Metrics that weren't measured, a line each."""
+    notes: tuple[str, ...] = ()
+    """How the others that need other people's networks are to be read."""
 
-    @property
+    @cached_property
     def method_figures(self) -> dict[str, list[Figure]]:
         """All figures of each other system, in the same order."""
         return {name: summarize(scores) for name, scores in self.methods.items()}
 
-    @property
+    @cached_property
     def figures(self) -> list[Figure]:
         """All figures, those with a bar first."""
         return summarize(self.scores)
@@ -82,7 +87,8 @@ def to_json(report: Report) -> dict[str, Any]:
         "code": report.code,
         "machines": report.machines,
         "seconds": report.seconds,
-        "conventions": CONVENTIONS,
+        "conventions": " ".join([CONVENTIONS, *report.notes]),
+        "left_out": report.left_out,
         "figures": {
             figure.measure.key: {
                 "label": figure.measure.label,
@@ -97,11 +103,11 @@ def to_json(report: Report) -> dict[str, Any]:
             }
             for figure in report.figures
         },
-        "identities": [asdict(item) for item in report.scores],
+        "identities": [scores_to_object(item) for item in report.scores],
         "methods": {
             name: {
                 "figures": {f.measure.key: {"value": f.value, "low": f.low, "high": f.high} for f in figures},
-                "identities": [asdict(item) for item in report.methods[name]],
+                "identities": [scores_to_object(item) for item in report.methods[name]],
             }
             for name, figures in report.method_figures.items()
         },
@@ -130,7 +136,9 @@ def to_markdown(report: Report) -> str:
         *("| " + " | ".join(cells(figure)[:3]) + " |" for figure in others),
         "",
         *method_lines(report),
-        CONVENTIONS,
+        " ".join([CONVENTIONS, *report.notes]),
+        "",
+        *(f"- {line}" for line in report.left_out),
         "",
         f"![Inputs, restorations, generated and true views of the first {MAX_STRIPS} heads](sheet.png)",
         "",
@@ -163,7 +171,8 @@ def method_lines(report: Report) -> list[str]:
 def to_table(report: Report) -> Table:
     """The figures for a terminal."""
     heads = ("figure", "value", "95 % interval", "bar", "", *report.methods)
-    table = Table(*heads, title=headline(report), title_justify="left")
+    left_out = "\n".join(report.left_out) or None
+    table = Table(*heads, title=headline(report), title_justify="left", caption=left_out, caption_justify="left")
     for figure, *others in zip(report.figures, *report.method_figures.values(), strict=True):
         style = {True: "green", False: "red", None: ""}[figure.passed]
         table.add_row(*cells(figure), verdict(figure), *(_value(other) for other in others), style=style)
@@ -175,7 +184,7 @@ def _value(figure: Figure) -> str:
 
 
 def _value_and_interval(figure: Figure) -> str:
-    return _value(figure) if figure.value is None else f"{_value(figure)} ({cells(figure)[2]})"
+    return _value(figure) if figure.low is None else f"{_value(figure)} ({cells(figure)[2]})"
 
 
 def headline(report: Report) -> str:
@@ -186,11 +195,11 @@ def headline(report: Report) -> str:
 
 def cells(figure: Figure) -> tuple[str, str, str, str]:
     """Label, value, interval and bar."""
-    if figure.value is None or figure.low is None or figure.high is None:
+    if figure.value is None:
         return figure.measure.label, "nothing to measure", "", figure.measure.bar
     digits = 2 if figure.measure.unit else 3
     unit = {"": "", "°": "°"}.get(figure.measure.unit, f" {figure.measure.unit}")
-    interval = f"{figure.low:.{digits}f} – {figure.high:.{digits}f}"
+    interval = "" if figure.low is None else f"{figure.low:.{digits}f} – {figure.high:.{digits}f}"
     return figure.measure.label, f"{figure.value:.{digits}f}{unit}", interval, figure.measure.bar
 
 

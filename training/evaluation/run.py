@@ -2,6 +2,7 @@
 
     OUT/results-KEY/settings.json
     OUT/results-KEY/01000000.json, 01000000.png     one identity's scores and pictures, written as they are finished
+    OUT/results-KEY/01000000.safetensors            its views' features, if FID and KID are measured
     OUT/report.json, report.md, sheet.png
 
 KEY covers the weights, the settings, the benchmark and the code that computes, so that only results that would come
@@ -23,6 +24,7 @@ from nvb_core.model import NVBModel
 from nvb_core.staging import write_atomically
 
 from .benchmark import Benchmark, digest
+from .extra import ExtraMetrics
 from .measure import MeasureSettings, generate, score
 from .niqe import FITTED_MODEL
 from .scores import IdentityScores, read_scores, write_scores
@@ -38,6 +40,7 @@ class Evaluation:
     weights_sha256: str
     dtype: str
     out: Path
+    extra: ExtraMetrics | None = None
 
     @cached_property
     def described(self) -> dict[str, Any]:
@@ -51,6 +54,7 @@ class Evaluation:
             "true_camera": self.settings.true_camera,
             **sampling,
             "dtype": self.dtype,
+            **(self.extra.described if self.extra else {}),
         }
 
     @cached_property
@@ -74,7 +78,8 @@ class Evaluation:
         for start in range(0, len(seeds), batch):
             faces = [self.benchmark.load(seed) for seed in seeds[start : start + batch]]
             generated = generate(model(), faces, self.settings)
-            for index, (face, scores) in enumerate(zip(faces, score(faces, generated, machine), strict=True)):
+            measured = score(faces, generated, machine, self.extra)
+            for index, (face, scores) in enumerate(zip(faces, measured, strict=True)):
                 strip = face_strip(face, generated, index)
                 write_atomically(self.path(face.seed, ".png"), functools.partial(strip.save, format="PNG"))
                 write_scores(scores, self.path(face.seed, ".json"))

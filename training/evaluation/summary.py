@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
+from .distributions import frechet_distance, kernel_distance
 from .metrics import CameraErrors
 from .scores import IdentityScores, ViewScores
 
@@ -27,6 +29,8 @@ class Measure:
     """Bar."""
     at_most: float | None = None
     """Bar."""
+    optional: bool = False
+    """Not named where it wasn't measured."""
 
     @property
     def bar(self) -> str:
@@ -43,7 +47,7 @@ class Figure:
     measure: Measure
     value: float | None
     low: float | None
-    """95 % bootstrap interval over identities, with `high`."""
+    """95 % bootstrap interval over identities, with `high`; for KID, by leaving one out at a time; none for FID."""
     high: float | None
     identities: int
     """How many took part."""
@@ -102,6 +106,12 @@ MEASURES = (
     Measure("pair_psnr", "neighbours 5° apart, skin", "dB", lambda s: _optional(s.pair_psnr), at_least=25),
     Measure("ms_ssim", "novel views MS-SSIM", "", _view_mean(lambda v: v.ms_ssim)),
     Measure("gmsd", "novel views GMSD", "", _view_mean(lambda v: v.gmsd)),
+    Measure("lpips_vgg16", "novel views LPIPS (VGG16)", "", _view_mean(lambda v: v.lpips_vgg16), optional=True),
+    Measure("lpips_alexnet", "novel views LPIPS (AlexNet)", "", _view_mean(lambda v: v.lpips_alexnet), optional=True),
+    Measure("dists", "novel views DISTS", "", _view_mean(lambda v: v.dists), optional=True),
+    Measure(
+        "plugged_identity", "novel views ID (plugged in)", "", _view_mean(lambda v: v.plugged_identity), optional=True
+    ),
     Measure("niqe", "novel views NIQE", "", lambda s: _optional(s.niqe)),
     Measure("true_niqe", "true views NIQE", "", lambda s: _optional(s.true_niqe)),
     Measure("degraded_psnr", "degraded input PSNR", "dB", lambda s: (s.degraded_psnr, 1)),
@@ -115,8 +125,30 @@ MEASURES = (
 
 
 def summarize(scores: Sequence[IdentityScores]) -> list[Figure]:
-    """All figures, those with a bar first."""
-    return [summarize_measure(measure, scores) for measure in MEASURES]
+    """All figures, those with a bar first, those of whole sets last."""
+    figures = [summarize_measure(measure, scores) for measure in MEASURES]
+    return [figure for figure in figures if figure.identities or not figure.measure.optional] + summarize_sets(scores)
+
+
+def summarize_sets(scores: Sequence[IdentityScores]) -> list[Figure]:
+    """FID and KID over all views, where features of all were kept."""
+    features = [item.features for item in scores if item.features is not None]
+    if not features or len(features) < len(scores):
+        return []
+    generated, true = (torch.cat([getattr(item, kind) for item in features]) for kind in ("generated", "true"))
+    views = f"of {len(generated)} novel views"
+    fid = Measure("fid", f"FID {views}", "", _no_part)
+    kid = Measure("kid_1000", f"KID {views}, × 1000", "", _no_part)
+    distance = kernel_distance(features)
+    low, high = (None if edge is None else 1000 * edge for edge in (distance.low, distance.high))
+    return [
+        Figure(fid, frechet_distance(generated, true), None, None, len(scores)),
+        Figure(kid, 1000 * distance.value, low, high, len(scores)),
+    ]
+
+
+def _no_part(_: IdentityScores) -> Part:
+    return _optional(None)
 
 
 def summarize_measure(measure: Measure, scores: Sequence[IdentityScores]) -> Figure:
