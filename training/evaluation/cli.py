@@ -131,7 +131,7 @@ def run(options: Options) -> None:
         render_seconds=render_seconds,
         scores=evaluation.scores(seeds),
         methods={method.name: _measure(method, seeds, benchmark, options.level, extra) for method in options.methods},
-        left_out=extra.left_out,
+        remarks=extra.remarks,
         notes=extra.notes,
     )
     write_report(report, options.out, [evaluation.path(seed, ".png") for seed in seeds])

@@ -19,6 +19,8 @@ from .summary import MEASURES, RESAMPLES, Measure
 
 MUST_AGREE = ("benchmark", "level", "views", "image_size")
 """Settings without which a difference would say nothing about the systems."""
+NETWORKS = ("vgg16", "alexnet", "embedding")
+"""The same of what measured them, where both name it."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ class Side:
                 found = [read_scores(path) for path in sorted(folder.glob("[0-9]" * 8 + ".json"))]
             else:
                 raise ConfigError(f"--compare: {text}: no report.json there; give a folder that nvb-face eval wrote")
-            return cls(text, {key: settings[key] for key in MUST_AGREE}, {item.seed: item for item in found})
+            kept = {key: settings[key] for key in (*MUST_AGREE, *(name for name in NETWORKS if name in settings))}
+            return cls(text, kept, {item.seed: item for item in found})
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise ConfigError(
                 f"--compare: {text}: not an evaluation by this version of nvb-face ({error}); evaluate it again"
@@ -92,11 +95,11 @@ class Comparison:
 
 def compare(a: Side, b: Side) -> Comparison:
     """Compare on the common heads. Raises ConfigError if there are none or the benchmarks differ."""
-    for key in MUST_AGREE:
+    for key in (*MUST_AGREE, *(name for name in NETWORKS if name in a.settings and name in b.settings)):
         if a.settings[key] != b.settings[key]:
             raise ConfigError(
                 f"--compare: {a.name} has {key} {a.settings[key]}, {b.name} {b.settings[key]}; "
-                "evaluate both on the same heads and inputs"
+                "evaluate both on the same heads and inputs, with the same files"
             )
     seeds = tuple(sorted(a.scores.keys() & b.scores.keys()))
     if not seeds:

@@ -1,4 +1,4 @@
-"""FID (Heusel et al. 2017) and KID (Bińkowski et al. 2018): how far one set of pictures is from another.
+"""FID (Heusel et al. 2017) and KID (Binkowski et al. 2018): how far one set of pictures is from another.
 
 Figures of two whole sets, so the features of each identity's pictures are kept beside its scores.
 """

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -112,19 +112,26 @@ class ExtraMetrics:
     def notes(self) -> tuple[str, ...]:
         """How the figures are to be read."""
         notes = [LIKENESS_NOTE] if self.likeness else []
-        notes += [NOTES[option] for option in self.files if option in NOTES]
+        return (*notes, *(NOTES[option] for option in self.files if option in NOTES))
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What the figures must not be shown without: those left out, and files that aren't the published ones."""
+        others = []
         for file in (VGG16_FILE, ALEXNET, INCEPTION):
             found = self.files.get(file.option)
             if found is not None and not found.sha256.startswith(file.sha256_start):
-                notes.append(
+                others.append(
                     f"{found.path.name} isn't the published {file.name}, or not in its form: {file.serves} may not be "
-                    "comparable with published values."
+                    "comparable with published values"
                 )
-        return tuple(notes)
+        return (*self.left_out, *others)
 
     def measure(self, scores: IdentityScores, face: BenchmarkFace, views: Tensor) -> IdentityScores:
         """The scores with what is measured of generated views (N, 3, S, S) added."""
-        columns = {name: self._in_batches(metric, views, face.targets) for name, metric in self.likeness.items()}
+        columns: dict[str, list[Any]] = {
+            name: self._in_batches(metric, views, face.targets) for name, metric in self.likeness.items()
+        }
         if self.embedding is not None:
             similarities = self.embedding.similarities(views, face.targets, face.cameras.targets)
             columns["plugged_identity"] = similarities.tolist()

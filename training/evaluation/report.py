@@ -41,8 +41,8 @@ class Report:
     scores: tuple[IdentityScores, ...]
     methods: Mapping[str, tuple[IdentityScores, ...]] = field(default_factory=dict)
     """Of other systems, on the same heads."""
-    left_out: tuple[str, ...] = ()
-    """Metrics that weren't measured, a line each."""
+    remarks: tuple[str, ...] = ()
+    """Lines that belong to the figures: what wasn't measured and why, whose weights are in doubt."""
     notes: tuple[str, ...] = ()
     """How the others that need other people's networks are to be read."""
 
@@ -88,7 +88,7 @@ def to_json(report: Report) -> dict[str, Any]:
         "machines": report.machines,
         "seconds": report.seconds,
         "conventions": " ".join([CONVENTIONS, *report.notes]),
-        "left_out": report.left_out,
+        "remarks": report.remarks,
         "figures": {
             figure.measure.key: {
                 "label": figure.measure.label,
@@ -138,7 +138,7 @@ def to_markdown(report: Report) -> str:
         *method_lines(report),
         " ".join([CONVENTIONS, *report.notes]),
         "",
-        *(f"- {line}" for line in report.left_out),
+        *(f"- {line}" for line in report.remarks),
         "",
         f"![Inputs, restorations, generated and true views of the first {MAX_STRIPS} heads](sheet.png)",
         "",
@@ -171,8 +171,8 @@ def method_lines(report: Report) -> list[str]:
 def to_table(report: Report) -> Table:
     """The figures for a terminal."""
     heads = ("figure", "value", "95 % interval", "bar", "", *report.methods)
-    left_out = "\n".join(report.left_out) or None
-    table = Table(*heads, title=headline(report), title_justify="left", caption=left_out, caption_justify="left")
+    remarks = "\n".join(report.remarks) or None
+    table = Table(*heads, title=headline(report), title_justify="left", caption=remarks, caption_justify="left")
     for figure, *others in zip(report.figures, *report.method_figures.values(), strict=True):
         style = {True: "green", False: "red", None: ""}[figure.passed]
         table.add_row(*cells(figure), verdict(figure), *(_value(other) for other in others), style=style)

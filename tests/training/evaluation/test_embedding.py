@@ -70,7 +70,7 @@ def test_arcface_crop_is_the_least_squares_similarity() -> None:
         assert box.size_px == pytest.approx(transform.scale)
         assert box.roll_deg == pytest.approx(np.degrees(transform.rotation), abs=1e-5)
     assert boxes[0].center_x == pytest.approx(100, abs=1)
-    assert boxes[0].roll_deg == pytest.approx(0, abs=0.3)  # ArcFace's own points aren't symmetric
+    assert boxes[0].roll_deg == pytest.approx(0, abs=0.5)  # ArcFace's own points aren't symmetric
     assert boxes[1].roll_deg == pytest.approx(12, abs=3)
 
 
