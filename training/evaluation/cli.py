@@ -19,6 +19,7 @@ from nvb_core.errors import ConfigError
 from nvb_core.staging import write_atomically, writing
 
 from .benchmark import Benchmark
+from .extra import MetricOptions
 from .methods import Method
 from .selection import HeadSelection, require_count
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Options(HeadSelection):
+class Options(MetricOptions, HeadSelection):
     """Measure a model on synthetic heads it has never seen, or on pictures of your own (--data).
 
     Writes report.md, report.json and sheet.png into the folder --out. Heads that are rendered and identities that are

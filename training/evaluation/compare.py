@@ -20,6 +20,8 @@ from .summary import MEASURES, RESAMPLES, Measure
 
 MUST_AGREE = ("benchmark", "level", "views", "image_size")
 """Settings without which a difference would say nothing about the systems."""
+NETWORKS = ("vgg16", "alexnet", "embedding")
+"""The same of what measured them, where both name it."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,12 @@ class Side:
                 found, settings = tuple(scores_from_object(item) for item in identities), values["settings"]
             elif results.is_file() and not method:
                 settings = json.loads(results.read_text(encoding="utf-8"))
-                kept = [read_scores(path) for path in sorted(folder.glob("[0-9]" * 8 + ".json"))]
-                found = tuple(kept) if "data" in settings else with_margins(kept)
+                read = tuple(read_scores(path) for path in sorted(folder.glob("[0-9]" * 8 + ".json")))
+                found = read if "data" in settings else with_margins(read)
             else:
                 raise ConfigError(f"--compare: {text}: no report.json there; give a folder that nvb-face eval wrote")
-            return cls(text, {key: settings[key] for key in MUST_AGREE}, {item.seed: item for item in found})
+            kept = {key: settings[key] for key in (*MUST_AGREE, *(name for name in NETWORKS if name in settings))}
+            return cls(text, kept, {item.seed: item for item in found})
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise ConfigError(
                 f"--compare: {text}: not an evaluation by this version of nvb-face ({error}); evaluate it again"
@@ -94,17 +97,19 @@ class Comparison:
 
 def compare(a: Side, b: Side) -> Comparison:
     """Compare on the common heads. Raises ConfigError if there are none or the benchmarks differ."""
-    for key in MUST_AGREE:
+    for key in (*MUST_AGREE, *(name for name in NETWORKS if name in a.settings and name in b.settings)):
         if a.settings[key] != b.settings[key]:
             raise ConfigError(
                 f"--compare: {a.name} has {key} {a.settings[key]}, {b.name} {b.settings[key]}; "
-                "evaluate both on the same heads and inputs"
+                "evaluate both on the same heads and inputs, with the same files"
             )
     seeds = tuple(sorted(a.scores.keys() & b.scores.keys()))
     if not seeds:
         raise ConfigError(f"--compare: {a.name} and {b.name} have no head in common; evaluate both on the same seeds")
     pairs = [(a.scores[seed], b.scores[seed]) for seed in seeds]
-    return Comparison(a.name, b.name, seeds, tuple(difference(measure, pairs) for measure in MEASURES))
+    measured = [m for m in MEASURES if not m.optional or any(m.part(item)[1] for pair in pairs for item in pair)]
+    differences = tuple(difference(measure, pairs) for measure in measured)
+    return Comparison(a.name, b.name, seeds, differences)
 
 
 def difference(measure: Measure, pairs: Sequence[tuple[IdentityScores, IdentityScores]]) -> Difference:

@@ -11,13 +11,13 @@ from .plots import level_plot, yaw_plot
 from .report import Report, cells
 from .scores import IdentityScores
 from .selection import Level
-from .summary import MEASURES, Figure, summarize_measure
+from .summary import Figure, summarize
 
 UP, DOWN = "\u2191", "\u2193"
 COLUMNS = (  # of the paper's Table 1, and PSNR
     ("psnr", f"PSNR {UP}"),
     ("ssim", f"SSIM {UP}"),
-    ("lpips", f"LPIPS {DOWN}"),
+    ("lpips_vgg16", f"LPIPS {DOWN}"),
     ("dists", f"DISTS {DOWN}"),
     ("fid", f"FID {DOWN}"),
     ("identity", f"ID {UP}"),
@@ -26,7 +26,6 @@ COLUMNS = (  # of the paper's Table 1, and PSNR
 COPYING = {"psnr": "copy_psnr", "ssim": "copy_ssim"}
 """What is measured of showing the input, undegraded, in the place of every view."""
 LEVEL_PLOT, YAW_PLOT = "level.png", "yaw.png"
-_BY_KEY = {measure.key: measure for measure in MEASURES}
 
 
 def write_levels(reports: Mapping[Level, Report], out: Path) -> None:
@@ -77,9 +76,8 @@ def table(report: Report) -> list[str]:
 
 def _row(scores: Sequence[IdentityScores], instead: Mapping[str, str]) -> dict[str, Figure | None]:
     """Figures by column; with `instead` only those that it names, by what stands for them."""
-    keys = {key: instead.get(key) if instead else key for key, _ in COLUMNS}
-    measures = {key: _BY_KEY.get(name or "") for key, name in keys.items()}
-    return {key: None if m is None else summarize_measure(m, scores) for key, m in measures.items()}
+    found = {figure.measure.key: figure for figure in summarize(scores)}
+    return {key: found.get(instead.get(key, "") if instead else key) for key, _ in COLUMNS}
 
 
 def _best(key: str, figures: Sequence[Figure | None]) -> float | None:

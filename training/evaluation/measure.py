@@ -23,6 +23,7 @@ from nvb_core.sampling import SamplingOptions, decode_latents, sample_latents
 from nvb_core.timed import TimeConditioned
 
 from .benchmark import FRONTAL_YAW_DEG, BenchmarkFace
+from .extra import ExtraMetrics
 from .flow import FlowAgreement, flow_agreement
 from .judged import Judged, judge
 from .metrics import camera_errors, gmsd, ms_ssim, psnr, ssim, warped_psnr
@@ -122,7 +123,9 @@ def _reconstruct(model: NVBModel, images: Tensor, options: SamplingOptions) -> T
     return decode_latents(model, latents, options.views_per_chunk).cpu()
 
 
-def score(faces: Sequence[BenchmarkFace], generated: GeneratedFaces, machine: str) -> list[IdentityScores]:
+def score(
+    faces: Sequence[BenchmarkFace], generated: GeneratedFaces, machine: str, extra: ExtraMetrics | None = None
+) -> list[IdentityScores]:
     """Measure a batch."""
     true_cameras = Cameras.cat([face.cameras.input for face in faces])
     predicted, reconstructed = generated.predicted, generated.reconstructed
@@ -162,6 +165,8 @@ def score(faces: Sequence[BenchmarkFace], generated: GeneratedFaces, machine: st
                     flow_share=None if flow is None else flow.share,
                 )
             )
+        if extra is not None:
+            scores = [extra.measure(*parts) for parts in zip(scores, faces, generated.views, strict=True)]
     share = {stage: value / len(faces) for stage, value in seconds.items()}
     return [replace(item, seconds=share) for item in scores]
 

@@ -17,6 +17,7 @@ from nvb_core.errors import ConfigError, ImageError
 from nvb_core.images import load_image
 
 from .benchmark import BenchmarkFace, picture_names
+from .extra import ExtraMetrics
 from .scores import IdentityScores
 
 
@@ -53,7 +54,7 @@ class Method:
             raise ImageError(f"{path}: {width}×{height} pixels, the benchmark's pictures have {size}×{size}")
         return pixels
 
-    def measure(self, face: BenchmarkFace, level: int) -> IdentityScores:
+    def measure(self, face: BenchmarkFace, level: int, extra: ExtraMetrics | None = None) -> IdentityScores:
         """Scores of an identity; none of a camera or an autoencoder, which pictures don't tell."""
         from .measure import GeneratedFaces, degrade_input, score
 
@@ -67,5 +68,5 @@ class Method:
             predicted=None,
             seconds={},
         )
-        [scores] = score([face], generated, self.name)
+        [scores] = score([face], generated, self.name, extra)
         return scores

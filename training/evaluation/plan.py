@@ -18,6 +18,7 @@ from nvb_core.sampling import SamplingOptions
 
 from ..export import git_revision
 from .benchmark import Benchmark
+from .extra import ExtraMetrics
 from .face_folder import FaceBenchmark
 from .measure import MeasureSettings, machine_name
 from .methods import Method
@@ -47,6 +48,7 @@ class Plan:
     evaluations: dict[Level, BaseEvaluation]
     model: Callable[[], NVBModel]
     """Loads the model when it is first needed."""
+    extra: ExtraMetrics
     render_seconds: float = 0.0
     published: Agreement | None = None
     """How the heads compare with the published ones, where there are any."""
@@ -61,13 +63,14 @@ class Plan:
             raise ConfigError(f"--true-camera: the pictures of {options.data} have no cameras; leave it out")
         sampling = SamplingOptions(options.steps, seed=options.seed)
         sha256 = file_sha256(options.weights)
+        extra = ExtraMetrics.find(options, device)
 
         def evaluation(level: Level) -> BaseEvaluation:
             settings = MeasureSettings(level, sampling, options.true_camera)
             rest = (settings, sha256, str(dtype).removeprefix("torch."), options.folder(level, options.out))
             if isinstance(benchmark, PairFolder):
                 return RestorationEvaluation(benchmark, *rest)
-            return Evaluation(benchmark, *rest)
+            return Evaluation(benchmark, *rest, extra)
 
         return cls(
             options,
@@ -76,6 +79,7 @@ class Plan:
             {"file": options.weights.name, "sha256": sha256, "model": config.name},
             {level: evaluation(level) for level in options.level},
             functools.cache(lambda: load_model(options.weights, str(device), dtype, base=options.base)),
+            extra,
         )
 
     def render(self) -> None:
@@ -137,6 +141,8 @@ class Plan:
             scores=evaluation.scores(self.seeds),
             methods={method.name: self._measure_method(method, level) for method in self.methods(level)},
             names=names,
+            remarks=self.extra.remarks,
+            notes=self.extra.notes,
         )
 
     def strips(self, level: Level) -> list[Path]:

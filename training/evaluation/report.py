@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from rich.table import Table
 
 from nvb_core.staging import write_atomically
 
-from .scores import IdentityScores
+from .scores import IdentityScores, scores_to_object
 from .sheet import MAX_STRIPS, contact_sheet
 from .summary import Figure, summarize
 
@@ -52,6 +53,10 @@ class Report:
     """Of other systems, on the same heads."""
     names: Mapping[int, str] = field(default_factory=dict)
     """Of the subjects by seed, if they are pictures of a folder and not synthetic heads."""
+    remarks: tuple[str, ...] = ()
+    """Lines that belong to the figures: what wasn't measured and why, whose weights are in doubt."""
+    notes: tuple[str, ...] = ()
+    """How the others that need other people's networks are to be read."""
 
     @property
     def subjects(self) -> str:
@@ -69,12 +74,12 @@ class Report:
         ]
         return [figure.without_bar() for figure in found] if self.names else found
 
-    @property
+    @cached_property
     def method_figures(self) -> dict[str, list[Figure]]:
         """All figures of each other system, in the same order."""
         return {name: self._summarize(scores) for name, scores in self.methods.items()}
 
-    @property
+    @cached_property
     def figures(self) -> list[Figure]:
         """All figures, those with a bar first."""
         return self._summarize(self.scores)
@@ -110,7 +115,8 @@ def to_json(report: Report) -> dict[str, Any]:
         "code": report.code,
         "machines": report.machines,
         "seconds": report.seconds,
-        "conventions": conventions(report),
+        "conventions": " ".join([conventions(report), *report.notes]),
+        "remarks": report.remarks,
         "figures": {
             figure.measure.key: {
                 "label": figure.measure.label,
@@ -125,12 +131,12 @@ def to_json(report: Report) -> dict[str, Any]:
             }
             for figure in report.figures
         },
-        "identities": [asdict(item) for item in report.scores],
+        "identities": [scores_to_object(item) for item in report.scores],
         "names": {str(seed): name for seed, name in report.names.items()},
         "methods": {
             name: {
                 "figures": {f.measure.key: {"value": f.value, "low": f.low, "high": f.high} for f in figures},
-                "identities": [asdict(item) for item in report.methods[name]],
+                "identities": [scores_to_object(item) for item in report.methods[name]],
             }
             for name, figures in report.method_figures.items()
         },
@@ -159,7 +165,9 @@ def to_markdown(report: Report) -> str:
         *("| " + " | ".join(cells(figure)[:3]) + " |" for figure in others),
         "",
         *method_lines(report),
-        conventions(report),
+        " ".join([conventions(report), *report.notes]),
+        "",
+        *(f"- {line}" for line in report.remarks),
         "",
         f"![Inputs, restorations, generated and true views of the first {MAX_STRIPS} heads](sheet.png)",
         "",
@@ -213,7 +221,8 @@ def method_lines(report: Report) -> list[str]:
 def to_table(report: Report) -> Table:
     """The figures for a terminal."""
     heads = ("figure", "value", "95 % interval", "bar", "", *report.methods)
-    table = Table(*heads, title=headline(report), title_justify="left")
+    remarks = "\n".join(report.remarks) or None
+    table = Table(*heads, title=headline(report), title_justify="left", caption=remarks, caption_justify="left")
     for figure, *others in zip(report.figures, *report.method_figures.values(), strict=True):
         style = {True: "green", False: "red", None: ""}[figure.passed]
         table.add_row(*cells(figure), verdict(figure), *(_value(other) for other in others), style=style)
@@ -225,7 +234,7 @@ def _value(figure: Figure) -> str:
 
 
 def _value_and_interval(figure: Figure) -> str:
-    return _value(figure) if figure.value is None else f"{_value(figure)} ({cells(figure)[2]})"
+    return _value(figure) if figure.low is None else f"{_value(figure)} ({cells(figure)[2]})"
 
 
 def headline(report: Report) -> str:
@@ -238,11 +247,11 @@ def headline(report: Report) -> str:
 
 def cells(figure: Figure) -> tuple[str, str, str, str]:
     """Label, value, interval and bar."""
-    if figure.value is None or figure.low is None or figure.high is None:
+    if figure.value is None:
         return figure.measure.label, "nothing to measure", "", figure.measure.bar
     digits = 2 if figure.measure.unit else 3
     unit = {"": "", "°": "°"}.get(figure.measure.unit, f" {figure.measure.unit}")
-    interval = f"{figure.low:.{digits}f} – {figure.high:.{digits}f}"
+    interval = "" if figure.low is None else f"{figure.low:.{digits}f} – {figure.high:.{digits}f}"
     return figure.measure.label, f"{figure.value:.{digits}f}{unit}", interval, figure.measure.bar
 
 

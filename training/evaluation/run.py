@@ -2,6 +2,7 @@
 
     OUT/results-KEY/settings.json
     OUT/results-KEY/01000000.json, 01000000.png     one identity's scores and pictures, written as they are finished
+    OUT/results-KEY/01000000.safetensors            its views' features, if FID and KID are measured
     OUT/report.json, report.md, sheet.png
 
 KEY covers the weights, the settings, the benchmark and the code that computes, so that only results that would come
@@ -29,6 +30,7 @@ from nvb_core.staging import write_atomically
 
 from ..judges.judges import SHIPPED
 from .benchmark import Benchmark, digest
+from .extra import ExtraMetrics
 from .face_folder import FaceBenchmark, target_cameras
 from .judged import with_margins
 from .measure import MeasureSettings, generate, score
@@ -67,6 +69,7 @@ class BaseEvaluation(ABC):
     weights_sha256: str
     dtype: str
     out: Path
+    extra: ExtraMetrics | None = None
 
     @cached_property
     def described(self) -> dict[str, Any]:
@@ -80,6 +83,7 @@ class BaseEvaluation(ABC):
             "true_camera": self.settings.true_camera,
             **sampling,
             "dtype": self.dtype,
+            **(self.extra.described if self.extra else {}),
         }
 
     @cached_property
@@ -153,7 +157,8 @@ class Evaluation(BaseEvaluation):
         for _, group in itertools.groupby(sorted(loaded, key=lambda face: len(face.targets)), lambda f: len(f.targets)):
             faces = list(group)
             generated = generate(model, faces, self.settings)
-            for index, (face, scores) in enumerate(zip(faces, score(faces, generated, machine), strict=True)):
+            measured = score(faces, generated, machine, self.extra)
+            for index, (face, scores) in enumerate(zip(faces, measured, strict=True)):
                 yield Measured(scores, face_strip(face, generated, index))
 
     def check_method(self, method: Method, seeds: Sequence[int]) -> None:
@@ -163,7 +168,7 @@ class Evaluation(BaseEvaluation):
 
     def score_method(self, method: Method, seed: int) -> IdentityScores:
         """Measure another system's pictures."""
-        return method.measure(self.benchmark.load(seed), self.settings.level)
+        return method.measure(self.benchmark.load(seed), self.settings.level, self.extra)
 
     def side_by_side(self, methods: Sequence[Method], seeds: Sequence[int], name: str) -> Image.Image:
         """True views, the model's and theirs, from left to right by yaw."""

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 from nvb_core.errors import ConfigError
 from nvb_core.staging import write_atomically
 
+from .distributions import SetFeatures
 from .metrics import CameraErrors
 
 
@@ -42,6 +45,11 @@ class ViewScores:
     true_yaw_reading_error_deg: float | None = None
     """The judge's own error: in the true view."""
     true_pitch_reading_error_deg: float | None = None
+    lpips_vgg16: float | None = None
+    lpips_alexnet: float | None = None
+    dists: float | None = None
+    plugged_identity: float | None = None
+    """Cosine of a given network's embeddings of the generated and of the true view."""
 
 
 @dataclass(frozen=True)
@@ -81,28 +89,40 @@ class IdentityScores:
     restored_niqe: float | None = None
     """Of the restoration alone; only where there are no views."""
     clean_niqe: float | None = None
+    features: SetFeatures | None = field(default=None, compare=False)
+    """Of its views, for figures of whole sets; in a file of its own."""
+
+
+def scores_to_object(scores: IdentityScores) -> dict[str, Any]:
+    """JSON-able; without the features."""
+    return asdict(replace(scores, features=None))
 
 
 def write_scores(scores: IdentityScores, path: Path) -> None:
-    """Write one identity's file. Raises OutputError."""
-    text = json.dumps(asdict(scores), indent=1)
+    """Write one identity's file, that of its features first. Raises OutputError."""
+    features = path.with_suffix(".safetensors")
+    if scores.features is not None:
+        scores.features.save(features)
+    values = {**scores_to_object(scores), "features": None if scores.features is None else features.name}
+    text = json.dumps(values, indent=1)
     write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
 def read_scores(path: Path) -> IdentityScores:
     """Inverse of `write_scores`. Raises ConfigError for a file of another kind."""
     try:
-        return scores_from_object(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        name = values["features"]
+        features = None if name is None else SetFeatures.load(path.with_name(name))
+        return replace(scores_from_object(values), features=features)
+    except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
         raise ConfigError(f"{path}: not an identity's scores ({error}); delete it to measure it again") from None
 
 
 def scores_from_object(values: Mapping[str, Any]) -> IdentityScores:
-    """Inverse of dataclasses.asdict. Raises ValueError, TypeError or KeyError for anything else."""
+    """Inverse of `scores_to_object`. Raises ValueError, TypeError or KeyError for anything else."""
     camera = values["camera"] if values["camera"] is None else CameraErrors(**values["camera"])
     views = tuple(ViewScores(**view) for view in values["views"])
-    embeddings = {
-        name: None if values[name] is None else tuple(values[name])
-        for name in ("true_embedding", "generated_embedding")
-    }
-    return IdentityScores(**{**values, "camera": camera, "views": views, **embeddings})
+    names = ("true_embedding", "generated_embedding")
+    embeddings = {name: None if values[name] is None else tuple(values[name]) for name in names}
+    return IdentityScores(**{**values, "camera": camera, "views": views, "features": None, **embeddings})

@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
+from .distributions import frechet_distance, kernel_distance
 from .metrics import CameraErrors
 from .scores import IdentityScores, ViewScores
 
@@ -28,7 +30,7 @@ class Measure:
     at_most: float | None = None
     """Bar."""
     optional: bool = False
-    """Left out of a report that has nothing to measure."""
+    """Not named where nothing was measured."""
 
     @property
     def bar(self) -> str:
@@ -45,7 +47,7 @@ class Figure:
     measure: Measure
     value: float | None
     low: float | None
-    """95 % bootstrap interval over identities, with `high`."""
+    """95 % bootstrap interval over identities, with `high`; for KID, by leaving one out at a time; none for FID."""
     high: float | None
     identities: int
     """How many took part."""
@@ -111,6 +113,12 @@ MEASURES = (
     Measure("yaw_reading_error", "novel views POSE, yaw", "°", _view_mean(lambda v: v.yaw_reading_error_deg), None, 3),
     Measure("ms_ssim", "novel views MS-SSIM", "", _view_mean(lambda v: v.ms_ssim)),
     Measure("gmsd", "novel views GMSD", "", _view_mean(lambda v: v.gmsd)),
+    Measure("lpips_vgg16", "novel views LPIPS (VGG16)", "", _view_mean(lambda v: v.lpips_vgg16), optional=True),
+    Measure("lpips_alexnet", "novel views LPIPS (AlexNet)", "", _view_mean(lambda v: v.lpips_alexnet), optional=True),
+    Measure("dists", "novel views DISTS", "", _view_mean(lambda v: v.dists), optional=True),
+    Measure(
+        "plugged_identity", "novel views ID (plugged in)", "", _view_mean(lambda v: v.plugged_identity), optional=True
+    ),
     Measure("niqe", "novel views NIQE", "", lambda s: _optional(s.niqe)),
     Measure("true_niqe", "true views NIQE", "", lambda s: _optional(s.true_niqe)),
     Measure("pitch_reading_error", "novel views POSE, pitch", "°", _view_mean(lambda v: v.pitch_reading_error_deg)),
@@ -137,8 +145,29 @@ MEASURES = (
 
 
 def summarize(scores: Sequence[IdentityScores]) -> list[Figure]:
-    """All figures, those with a bar first."""
-    return [summarize_measure(measure, scores) for measure in MEASURES]
+    """All figures, those with a bar first, those of whole sets last."""
+    return [summarize_measure(measure, scores) for measure in MEASURES] + summarize_sets(scores)
+
+
+def summarize_sets(scores: Sequence[IdentityScores]) -> list[Figure]:
+    """FID and KID over all views, where features of all were kept."""
+    features = [item.features for item in scores if item.features is not None]
+    if not features or len(features) < len(scores):
+        return []
+    generated, true = (torch.cat([getattr(item, kind) for item in features]) for kind in ("generated", "true"))
+    views = f"of {len(generated)} novel views"
+    fid = Measure("fid", f"FID {views}", "", _no_part)
+    kid = Measure("kid_1000", f"KID {views}, × 1000", "", _no_part)
+    distance = kernel_distance(features)
+    low, high = (None if edge is None else 1000 * edge for edge in (distance.low, distance.high))
+    return [
+        Figure(fid, frechet_distance(generated, true), None, None, len(scores)),
+        Figure(kid, 1000 * distance.value, low, high, len(scores)),
+    ]
+
+
+def _no_part(_: IdentityScores) -> Part:
+    return _optional(None)
 
 
 def summarize_measure(measure: Measure, scores: Sequence[IdentityScores]) -> Figure:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,10 +12,61 @@ import torch
 from nvb_core.checkpoint import load_model, save_model
 from nvb_core.config import tiny_config
 from nvb_core.model import NVBModel
+from tests.training.evaluation.random_weights import randomize, torchvision_layers
 from training.evaluation.benchmark import Benchmark, BenchmarkFace, BenchmarkSettings, sample_cameras
+from training.evaluation.inception import Inception
 from training.evaluation.metrics import PosedView
 
 SIZE, VIEWS = 32, 3
+
+
+@pytest.fixture(autouse=True)
+def _no_other_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty cache of weights, and no way to fill it."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("this was not to be downloaded")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
+
+
+@pytest.fixture(scope="session")
+def make_weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Random weights of vgg16, alexnet or inception in a file like the published one, made once."""
+    folder = tmp_path_factory.mktemp("networks")
+
+    @functools.cache
+    def make(name: str) -> Path:
+        network = Inception() if name == "inception" else torchvision_layers(name)
+        prefix, classifier = ("", "fc.") if name == "inception" else ("features.", "classifier.6.")
+        state = randomize(network.state_dict())
+        tensors = {f"{prefix}{key}": value for key, value in state.items()} | {f"{classifier}bias": torch.zeros(3)}
+        path = folder / f"{name}.pth"
+        torch.save(tensors, path, _use_new_zipfile_serialization=False)  # as old as the published ones
+        return path
+
+    return make
+
+
+@pytest.fixture
+def make_onnx(tmp_path: Path) -> Callable[..., Path]:
+    """A network of one operation in ONNX."""
+
+    def make(shape: list[int | str], operation: str = "Flatten") -> Path:
+        from onnx import TensorProto, helper, save_model
+
+        graph = helper.make_graph(
+            [helper.make_node(operation, ["pictures"], ["out"])],
+            "net",
+            [helper.make_tensor_value_info("pictures", TensorProto.FLOAT, shape)],
+            [helper.make_tensor_value_info("out", TensorProto.FLOAT, None)],
+        )
+        path = tmp_path / "net.onnx"
+        save_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+        return path
+
+    return make
 
 
 @pytest.fixture(scope="session")

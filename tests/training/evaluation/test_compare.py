@@ -74,7 +74,17 @@ def test_only_heads_of_both_sides() -> None:
     assert found.seeds == (1_000_001, 1_000_002)
     [psnr] = [item for item in found.differences if item.key == "psnr"]
     assert (psnr.a, psnr.b, psnr.difference) == (21.5, 31.5, 10)
-    assert {item.key for item in found.differences} == {measure.key for measure in MEASURES}
+    assert {item.key for item in found.differences} == {measure.key for measure in MEASURES if not measure.optional}
+
+
+def test_metrics_that_one_side_lacks_are_named() -> None:
+    scores = with_psnr([20, 21])
+    measured = tuple(replace(item, views=(replace(VIEW, dists=0.2),)) for item in scores)
+    a, b = (Side("x", SETTINGS, {item.seed: item for item in side}) for side in (scores, measured))
+    [dists] = [item for item in compare(a, b).differences if item.key == "dists"]
+    assert (dists.a, dists.b, dists.identities) == (None, None, 0)
+    [dists] = [item for item in compare(b, b).differences if item.key == "dists"]
+    assert (dists.a, dists.difference) == (pytest.approx(0.2), 0)
 
 
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -108,6 +118,10 @@ def test_what_cannot_be_compared(tmp_path: Path) -> None:
     other = write(tmp_path / "b", with_psnr([20]), {**SETTINGS, "level": 2})
     with pytest.raises(ConfigError, match=r"a has level 1, .*b 2; evaluate both on the same"):
         compare(Side.read(a), Side.read(other))
+    measured = [write(tmp_path / name, with_psnr([20]), {**SETTINGS, "vgg16": name}) for name in ("v", "w")]
+    with pytest.raises(ConfigError, match=r"v has vgg16 v, .*w w; .* with the same files"):
+        compare(*map(Side.read, measured))
+    assert compare(Side.read(a), Side.read(measured[0])).seeds == (1_000_000,)
     elsewhere = write(tmp_path / "c", with_psnr([20], 1_000_007))
     with pytest.raises(ConfigError, match="no head in common"):
         compare(Side.read(a), Side.read(elsewhere))

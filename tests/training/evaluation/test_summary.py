@@ -5,7 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
+from training.evaluation.distributions import SetFeatures, frechet_distance, kernel_distance
 from training.evaluation.metrics import CameraErrors
 from training.evaluation.scores import IdentityScores, ViewScores
 from training.evaluation.summary import MEASURES, Figure, Measure, summarize, summarize_measure
@@ -96,7 +98,8 @@ def test_means_over_views_then_identities() -> None:
         "restored_niqe": 5,
         "clean_niqe": 3,
     }
-    assert {key: figure.value for key, figure in figures.items()} == pytest.approx(expected)
+    found = {key: figure.value for key, figure in figures.items() if figure.value is not None}
+    assert found == pytest.approx(expected)
     assert figures["pair_psnr"].identities == 1
     assert figures["psnr"].identities == 2
     assert figures["psnr"].low == pytest.approx(20)
@@ -160,6 +163,28 @@ def test_interval_agrees_with_the_normal_one() -> None:
     assert figure.high == pytest.approx(values.mean() + half, abs=0.1 * half)
     assert figure.passed is None
     assert summarize_measure(measure, scores) == figure  # resampling is seeded
+
+
+def test_figures_of_whole_sets() -> None:
+    rng = torch.Generator().manual_seed(0)
+    features = [SetFeatures(*torch.randn(2, 3, 8, generator=rng)) for _ in range(4)]
+    scores = [replace(SCORES, features=item) for item in features]
+    figures = summarize(scores)
+    fid, kid = figures[-2:]
+    generated, true = (torch.cat([getattr(item, kind) for item in features]) for kind in ("generated", "true"))
+    assert fid.value == frechet_distance(generated, true)
+    assert (fid.low, fid.high, fid.identities, fid.measure.label) == (None, None, 4, "FID of 12 novel views")
+    expected = kernel_distance(features)
+    assert expected.low is not None
+    assert (kid.value, kid.low) == pytest.approx((1000 * expected.value, 1000 * expected.low))
+    assert kid.measure.label == "KID of 12 novel views, × 1000"
+    assert not {"fid", "kid_1000"} & named(summarize([*scores, SCORES])).keys()  # not of a part of the views
+
+
+def test_metrics_have_values_where_they_were_measured() -> None:
+    measured = replace(SCORES, views=(replace(VIEW, dists=0.2), replace(VIEW, dists=0.4)))
+    assert named(summarize([measured]))["dists"].value == pytest.approx(0.3)
+    assert named(summarize([SCORES]))["dists"].value is None
 
 
 def test_keys_are_unique() -> None:

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from skimage.transform import SimilarityTransform
+
+from nvb_core.align import CropBox
+from nvb_core.cameras import Cameras
+from nvb_core.errors import ConfigError
+from training.evaluation.embedding import (
+    ARCFACE_POINTS,
+    FACE_POINTS,
+    Embedding,
+    arcface_boxes,
+    open_network,
+)
+from training.heads.expression import NEUTRAL
+from training.heads.identity import sample_identity
+from training.heads.scene import build_scene
+
+SIZE = 16
+CAMERAS = Cameras.from_angles([0.0, 30.0, -20.0], [0.0, -10.0, 15.0], roll_deg=[0.0, 12.0, -5.0])
+
+
+@pytest.fixture
+def plug(make_onnx: Callable[..., Path]) -> Embedding:
+    """A network that gives the picture back, row by row."""
+    path = make_onnx(["n", 3, SIZE, SIZE])
+    return Embedding(path, "whole", "rgb", 127.5, 127.5, open_network(path))
+
+
+@pytest.fixture
+def pictures() -> torch.Tensor:
+    return torch.rand(3, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+def test_network_sees_what_it_wants(plug: Embedding, pictures: torch.Tensor, make_onnx: Callable[..., Path]) -> None:
+    def seen(plug: Embedding) -> torch.Tensor:
+        return plug._embed(pictures, CAMERAS).unflatten(1, (3, SIZE, SIZE))
+
+    torch.testing.assert_close(seen(plug), pictures, atol=1e-5, rtol=0)
+    torch.testing.assert_close(seen(replace(plug, colours="bgr")), pictures.flip(1), atol=1e-5, rtol=0)
+    bytes_over_2 = seen(replace(plug, mean=0, std=2))
+    torch.testing.assert_close(bytes_over_2, (pictures + 1) * 127.5 / 2, atol=1e-3, rtol=0)
+    one_at_a_time = make_onnx([1, 3, SIZE, SIZE])
+    torch.testing.assert_close(seen(replace(plug, path=one_at_a_time, session=open_network(one_at_a_time))), seen(plug))
+
+
+def test_similarity_is_the_cosine(plug: Embedding, pictures: torch.Tensor) -> None:
+    others = torch.cat([pictures[:1], -pictures[1:2], pictures[2:].flip(-1)])
+    found = plug.similarities(pictures, others, CAMERAS)
+    a, b = pictures[2].flatten().numpy(), others[2].flatten().numpy()
+    expected = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+    assert found.tolist() == pytest.approx([1, -1, expected], abs=1e-5)
+
+
+def test_arcface_crop_is_the_least_squares_similarity() -> None:
+    boxes = arcface_boxes(CAMERAS, 200)
+    seen = CAMERAS.project(torch.tensor(FACE_POINTS).double()).numpy() * 200
+    for box, points in zip(boxes, seen, strict=True):
+        transform = SimilarityTransform.from_estimate(np.array(ARCFACE_POINTS) / 112 - 0.5, points)
+        assert box.center_x == pytest.approx(transform.translation[0])
+        assert box.center_y == pytest.approx(transform.translation[1])
+        assert box.size_px == pytest.approx(transform.scale)
+        assert box.roll_deg == pytest.approx(np.degrees(transform.rotation), abs=1e-5)
+    assert boxes[0].center_x == pytest.approx(100, abs=1)
+    assert boxes[0].roll_deg == pytest.approx(0, abs=0.5)  # ArcFace's own points aren't symmetric
+    assert boxes[1].roll_deg == pytest.approx(12, abs=3)
+
+
+def test_arcface_crop_brings_faces_where_it_wants_them() -> None:
+    scenes = [build_scene(sample_identity(seed), NEUTRAL, 128) for seed in range(1_000_000, 1_000_004)]
+    cameras = Cameras.from_angles([0.0, 20.0, -20.0], [0.0, 10.0, -10.0])
+    distances = []
+    for scene in scenes:
+        for box, points in zip(
+            arcface_boxes(cameras, 128), cameras.project(scene.landmarks5.double()) * 128, strict=True
+        ):
+            distances.append((in_crop(points, box) * 112 - torch.tensor(ARCFACE_POINTS)).norm(dim=1).mean())
+    assert torch.stack(distances).mean() < 5
+    assert max(distances) < 8
+
+
+def in_crop(points: torch.Tensor, box: CropBox) -> torch.Tensor:
+    """Pixels of a picture (P, 2) in fractions of a crop."""
+    turn = torch.deg2rad(torch.tensor(box.roll_deg)).double()
+    offsets = points - torch.tensor([box.center_x, box.center_y])
+    rotation = torch.tensor([[turn.cos(), -turn.sin()], [turn.sin(), turn.cos()]])
+    return offsets @ rotation / box.size_px + 0.5
+
+
+def test_whole_pictures_reach_the_arcface_crop(plug: Embedding) -> None:
+    """A dot where the camera sees the nose comes to the crop's own place for it."""
+    size = 128
+    [nose] = CAMERAS[0].project(torch.tensor(FACE_POINTS[2:3]).double())[0] * size
+    y, x = torch.meshgrid(*[torch.arange(size) + 0.5] * 2, indexing="ij")
+    dot = torch.exp(-((x - nose[0]) ** 2 + (y - nose[1]) ** 2) / 2 / 6**2)
+    picture = (2 * dot - 1).float().expand(1, 3, size, size)
+    seen = replace(plug, crop="arcface")._embed(picture, CAMERAS[0]).view(3, SIZE, SIZE)[0] + 1
+    weights = seen / seen.sum()
+    at = (torch.arange(SIZE) + 0.5) / SIZE * 112
+    assert float(weights.sum(0) @ at) == pytest.approx(ARCFACE_POINTS[2][0], abs=2)
+    assert float(weights.sum(1) @ at) == pytest.approx(ARCFACE_POINTS[2][1], abs=6)  # noses of heads lie lower
+
+
+@pytest.mark.parametrize("shape", [["n", 3, 8, 9], ["n", 3, "h", "w"], ["n", 8, 8, 3], [4, 3, 8, 8], [3, 8, 8]])
+def test_networks_with_other_inputs(make_onnx: Callable[..., Path], shape: list[int | str]) -> None:
+    with pytest.raises(ConfigError, match=r"net\.onnx: its input is .* must be one of float32"):
+        open_network(make_onnx(shape))
+
+
+def test_network_with_another_output(make_onnx: Callable[..., Path], pictures: torch.Tensor) -> None:
+    path = make_onnx(["n", 3, SIZE, SIZE], "Relu")
+    plug = Embedding(path, "whole", "rgb", 127.5, 127.5, open_network(path))
+    with pytest.raises(ConfigError, match=r"net\.onnx: its first output is \(3, 3, 16, 16\)"):
+        plug.similarities(pictures, pictures, CAMERAS)
+
+
+def test_files_that_are_no_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "net.onnx"
+    path.write_text("<html>404</html>")
+    with pytest.raises(ConfigError, match=r"net\.onnx: not a network that onnxruntime runs"):
+        open_network(path)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ConfigError, match=r"pip install 'nvb-face\[metrics\]'"):
+        open_network(path)

@@ -1,0 +1,122 @@
+"""An identity network of the user's, in ONNX: how alike two pictures of a person are to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nvb_core.align import CropBox, crop_image
+from nvb_core.cameras import Cameras
+from nvb_core.errors import ConfigError
+
+Crop = Literal["arcface", "whole"]
+
+FACE_POINTS = (
+    (-0.0738, 0.0109, 0.1371),
+    (0.0738, 0.0109, 0.1371),
+    (0.0, -0.0878, 0.2067),
+    (-0.0573, -0.1598, 0.1508),
+    (0.0573, -0.1598, 0.1508),
+)
+"""World points of eyes, nose tip and corners of the mouth, image-left first: the mean of 256 synthetic heads with a
+neutral face, made symmetric. The aligned crop puts everyone's close to them."""
+ARCFACE_POINTS = ((38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041))
+"""Where ArcFace's crop of 112 px has them."""
+ARCFACE_SIZE_PX = 112
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """A network and what it wants to see."""
+
+    path: Path
+    crop: Crop
+    colours: Literal["rgb", "bgr"]
+    mean: float
+    """Taken off values of 0-255, before they are divided by `std`."""
+    std: float
+    session: Any
+    """What `open_network` gives."""
+
+    def similarities(self, images: Tensor, targets: Tensor, cameras: Cameras) -> Tensor:
+        """Cosines (M,) of the embeddings of images and targets (M, 3, S, S) in [-1, 1], both seen by cameras (M)."""
+        x, y = (F.normalize(self._embed(pictures, cameras), dim=1) for pictures in (images, targets))
+        return (x * y).sum(1)
+
+    def _embed(self, images: Tensor, cameras: Cameras) -> Tensor:
+        [entry] = self.session.get_inputs()
+        size = entry.shape[-1]
+        whole = CropBox(images.shape[-1] / 2, images.shape[-1] / 2, images.shape[-1])
+        boxes = arcface_boxes(cameras, images.shape[-1]) if self.crop == "arcface" else [whole] * len(images)
+        crops = torch.stack([crop_image(image, box, size) for image, box in zip(images, boxes, strict=True)])
+        pixels = crops.float().mul(127.5).add(127.5).sub(self.mean).div(self.std)
+        if self.colours == "bgr":
+            pixels = pixels.flip(1)
+        batch = 1 if entry.shape[0] == 1 else len(pixels)
+        outputs = [self.session.run(None, {entry.name: part.numpy()})[0] for part in pixels.split(batch)]
+        embeddings = torch.from_numpy(np.concatenate(outputs)).float()
+        if embeddings.ndim != 2 or not bool(embeddings.isfinite().all()):
+            raise ConfigError(
+                f"--embedding: {self.path}: its first output is {tuple(embeddings.shape)} or not finite, "
+                "must be a row of numbers a picture"
+            )
+        return embeddings
+
+
+def open_network(path: Path) -> Any:
+    """An onnxruntime.InferenceSession on the CPU. Raises ConfigError."""
+    try:
+        import onnxruntime
+    except ModuleNotFoundError:
+        raise ConfigError("--embedding needs the package onnxruntime; pip install 'nvb-face[metrics]'") from None
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except Exception as error:  # of onnxruntime's own many kinds
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"--embedding: {path}: not a network that onnxruntime runs ({reason:.120})") from None
+    _check_inputs(session, path)
+    return session
+
+
+def _check_inputs(session: Any, path: Path) -> None:
+    shapes = [entry.shape for entry in session.get_inputs()]
+    kinds = [entry.type for entry in session.get_inputs()]
+    if (
+        len(shapes) != 1
+        or len(shapes[0]) != 4
+        or shapes[0][1] != 3
+        or not isinstance(shapes[0][2], int)
+        or shapes[0][2] != shapes[0][3]
+        or (isinstance(shapes[0][0], int) and shapes[0][0] != 1)
+        or kinds != ["tensor(float)"]
+    ):
+        raise ConfigError(
+            f"--embedding: {path}: its input is {kinds} {shapes}, must be one of float32, (any or 1, 3, S, S) with a "
+            "fixed S"
+        )
+
+
+def arcface_boxes(cameras: Cameras, size: int) -> list[CropBox]:
+    """ArcFace's crop of each picture of size × size pixels by the cameras (N) of aligned heads.
+
+    As ArcFace does with found points: the similarity that brings the five points, seen from the camera, nearest to
+    where its crop has them.
+    """
+    seen = cameras.project(torch.tensor(FACE_POINTS, dtype=torch.float64)) * size  # (N, 5, 2)
+    return [_nearest_box(points) for points in seen]
+
+
+def _nearest_box(points: Tensor) -> CropBox:
+    """Least squares over similarities: with points as complex numbers, seen = factor · wanted + shift."""
+    wanted = torch.view_as_complex(torch.tensor(ARCFACE_POINTS, dtype=torch.float64)) / ARCFACE_SIZE_PX - (0.5 + 0.5j)
+    seen = torch.view_as_complex(points.double().contiguous())
+    centred = wanted - wanted.mean()
+    factor = (centred.conj() * seen).sum() / centred.abs().square().sum()
+    center = complex(seen.mean() - factor * wanted.mean())
+    return CropBox(center.real, center.imag, float(factor.abs()), float(torch.rad2deg(factor.angle())))
