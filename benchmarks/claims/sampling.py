@@ -13,7 +13,6 @@ from functools import partial
 
 import tyro
 
-from nvb_core.checkpoint import load_model
 from training.evaluation.measure import generate
 from training.evaluation.scores import IdentityScores
 
@@ -34,7 +33,7 @@ class Options(Experiment):
 
 def main(options: Options) -> None:
     """Measure, write."""
-    model = load_model(options.weights)
+    model = options.load(options.weights)
     rows = {}
     for count in COUNTS:
         experiment = replace(options, sampling_steps=count)

@@ -17,6 +17,7 @@ import torch
 from rich.progress import track
 
 from nvb_core.checkpoint import file_sha256, load_model, read_metadata, save_model
+from nvb_core.cli.worker import DtypeName, choose_dtype
 from nvb_core.config import ModelConfig
 from nvb_core.errors import ConfigError
 from nvb_core.model import NVBModel
@@ -54,10 +55,17 @@ class Experiment(Shared):
     """Denoising steps."""
     seed: int = 0
     """Of training and of the noise that sampling starts from."""
+    dtype: DtypeName = "auto"
+    """Number format of the networks when they are measured; bf16 is faster where the processor computes in it."""
 
     def __post_init__(self) -> None:
         if self.heads_measured < 4:
             raise ConfigError(f"heads_measured is {self.heads_measured}, must be at least 4 for an interval")
+
+    def load(self, path: Path) -> NVBModel:
+        """A checkpoint's model, to be measured."""
+        device = torch.device("cpu")
+        return load_model(path, str(device), choose_dtype(self.dtype, device))
 
     def settings(self, level: Level) -> MeasureSettings:
         """How models are used."""
@@ -139,6 +147,7 @@ def measured(
             "benchmark": benchmark.key,
             "steps": experiment.sampling_steps,
             "seed": experiment.seed,
+            "dtype": experiment.dtype,
         },
         [],
     )
@@ -162,5 +171,5 @@ def load_config(path: Path) -> ModelConfig:
 def measured_variant(variant: Variant, level: Level, experiment: Experiment) -> list[IdentityScores]:
     """Train if need be, then measure."""
     path = trained(variant, experiment)
-    model = prepared(load_model(path), variant)
+    model = prepared(experiment.load(path), variant)
     return measured(variant.name, [path], partial(generate, model), level, experiment)
