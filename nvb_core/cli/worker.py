@@ -25,6 +25,11 @@ class Worker:
     count: int
     device: torch.device
 
+    def barrier(self) -> None:
+        """Return once every process has come here, to go on together."""
+        if self.count > 1:
+            torch.distributed.barrier()
+
     def wait_for_all(self) -> None:
         """Return once every process has come here: a launcher ends all of them when the first fails."""
         if self.count > 1:

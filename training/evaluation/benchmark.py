@@ -19,7 +19,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -42,6 +42,13 @@ TARGET_YAW_DEG, TARGET_PITCH_DEG = 45.0, 20.0
 FRONTAL_YAW_DEG, FRONTAL_VIEWS = 15.0, 2
 PAIR_YAW_DEG = 5.0
 RAYS_PER_PIXEL = 4
+CameraLayout = Literal["random", "rig"]
+RIG_DEG = (  # yaw and pitch
+    *((-38.0, 16.0), (-19.0, 16.0), (0.0, 16.0), (19.0, 16.0), (38.0, 16.0)),
+    *((-46.5, 0.0), (-27.9, 0.0), (-9.3, 0.0), (9.3, 0.0), (27.9, 0.0), (46.5, 0.0)),
+    *((-38.0, -16.0), (-19.0, -16.0), (0.0, -16.0), (19.0, -16.0), (38.0, -16.0)),
+)
+"""16 cameras over 93° × 32°, as NeRSemble's span (Kirschstein et al. 2023, section 3); their places are chosen."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +58,14 @@ class BenchmarkSettings:
     views: int
     """Target views of each identity."""
     image_size: int
+    cameras: CameraLayout = "random"
+    """Targets drawn for each identity, or the same rig around all."""
 
     def __post_init__(self) -> None:
         if not FRONTAL_VIEWS <= self.views <= 64:
             raise ConfigError(f"views is {self.views}, must be in {FRONTAL_VIEWS}–64")
+        if self.cameras == "rig" and self.views != len(RIG_DEG):
+            raise ConfigError(f"views is {self.views}, the rig has {len(RIG_DEG)} cameras")
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,8 +98,8 @@ class BenchmarkFace:
     pair: tuple[PosedView, PosedView]  # neighbours; their region is the skin
 
 
-def sample_cameras(seed: int, views: int) -> FaceCameras:
-    """The cameras of a seed: uniform angles, drawn again until FRONTAL_VIEWS targets are near-frontal."""
+def sample_cameras(seed: int, views: int, layout: CameraLayout = "random") -> FaceCameras:
+    """The cameras of a seed: uniform angles, drawn again until FRONTAL_VIEWS targets are near-frontal; or the rig."""
     rng = np.random.default_rng([seed, CAMERA_STREAM])
     front = Cameras.from_angles(
         rng.uniform(-INPUT_YAW_DEG, INPUT_YAW_DEG), rng.uniform(-INPUT_PITCH_DEG, INPUT_PITCH_DEG)
@@ -100,6 +111,8 @@ def sample_cameras(seed: int, views: int) -> FaceCameras:
     pitch = rng.uniform(-TARGET_PITCH_DEG, TARGET_PITCH_DEG, views)
     middle = rng.uniform(-TARGET_YAW_DEG, TARGET_YAW_DEG - PAIR_YAW_DEG)
     pair = Cameras.from_angles([middle, middle + PAIR_YAW_DEG], rng.uniform(-TARGET_PITCH_DEG, TARGET_PITCH_DEG))
+    if layout == "rig":
+        return FaceCameras(front, Cameras.from_angles(*zip(*RIG_DEG, strict=True)), pair)
     return FaceCameras(front, Cameras.from_angles(yaw.tolist(), pitch.tolist()), pair)
 
 
@@ -111,7 +124,7 @@ def render_face(folder: Path, seed: int, settings: BenchmarkSettings) -> None:
     from ..heads.render import render
     from ..heads.scene import build_scene
 
-    cameras = sample_cameras(seed, settings.views).all
+    cameras = sample_cameras(seed, settings.views, settings.cameras).all
     scene = build_scene(sample_identity(seed), sample_expression(seed), settings.image_size)
     views = render(scene, cameras, settings.image_size, RAYS_PER_PIXEL)
     partial = folder / f".{seed:08d}.partial"

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from nvb_core.checkpoint import DEFAULT_WEIGHTS, file_sha256, load_model, read_metadata
+from nvb_core.checkpoint import DEFAULT_WEIGHTS
 from nvb_core.cli import PROG
-from nvb_core.cli.worker import DeviceName, DtypeName, choose_dtype, join_launch
+from nvb_core.cli.worker import DeviceName, DtypeName, join_launch
 from nvb_core.errors import ConfigError
-from nvb_core.sampling import SamplingOptions
 from nvb_core.staging import writing
 
-from .benchmark import Benchmark, BenchmarkSettings
+from .benchmark import Benchmark
 from .methods import Method
-from .scores import IdentityScores
 from .selection import HeadSelection, require_count
+
+if TYPE_CHECKING:
+    from .plan import Plan
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ class Options(HeadSelection):
     """Measure a model on synthetic heads it has never seen.
 
     Writes report.md, report.json and sheet.png into the folder --out. Heads that are rendered and identities that are
-    measured are kept there: an interrupted evaluation goes on where it stopped.
+    measured are kept there: an interrupted evaluation goes on where it stopped. `accelerate launch -m nvb_core.cli
+    eval` shares the heads out over processes.
     """
 
     weights: Path = DEFAULT_WEIGHTS
@@ -95,45 +96,48 @@ def run_comparison(a: str, b: str, out: Path) -> None:
 
 
 def run(options: Options) -> None:
-    """Render, measure, report."""
+    """Render, measure, report; under a launch each process measures its share of the heads."""
+    from ..launch import lost_processes
+    from .plan import Plan
+
+    with lost_processes():
+        worker = join_launch(options.device)
+        plan = Plan.make(options, worker.device)
+        for level in options.level:  # found out now, not after an hour's work
+            for method in options.methods:
+                method.at(options.folder(level, method.folder)).check(options.seeds, plan.benchmark.settings)
+        with writing(options.out):
+            options.out.mkdir(parents=True, exist_ok=True)
+        if worker.index == 0:
+            plan.render_seconds = render_heads(plan.benchmark, plan.needed_heads(), options.workers)
+        worker.barrier()
+        for level in options.level:
+            plan.measure(level, worker)
+        worker.wait_for_all()
+    if worker.index == 0:
+        _report(plan)
+
+
+def _report(plan: Plan) -> None:
+    """Write the reports of all levels."""
     from rich.console import Console
 
-    from ..export import git_revision
-    from .measure import MeasureSettings, machine_name
-    from .report import Report, to_table, write_report
-    from .run import Evaluation
+    from .levels import write_levels
+    from .report import to_table, write_report
 
-    metadata = read_metadata(options.weights)
-    device = join_launch(options.device).device
-    dtype = choose_dtype(options.dtype, device)
-    config = metadata["config_object"]
-    benchmark = Benchmark(options.benchmark or options.out, BenchmarkSettings(options.views, config.image_size))
-    settings = MeasureSettings(options.level, SamplingOptions(options.steps, seed=options.seed), options.true_camera)
-    sha256 = file_sha256(options.weights)
-    evaluation = Evaluation(benchmark, settings, sha256, str(dtype).removeprefix("torch."), options.out)
-    seeds, todo = options.seeds, evaluation.missing(options.seeds)
-    needed = seeds if options.methods else todo
-    for method in options.methods:
-        method.check(seeds, benchmark.settings)
-    with writing(options.out):  # found out now, not after an hour's work
-        options.out.mkdir(parents=True, exist_ok=True)
-    render_seconds = render_heads(benchmark, needed, options.workers)
-    model = functools.cache(lambda: load_model(options.weights, str(device), dtype, base=options.base))
-    with progress_bar("measuring", len(seeds), len(seeds) - len(todo)) as advance:
-        for count in evaluation.measure(model, seeds, options.batch, machine_name(device)):
-            advance(count)
-    report = Report(
-        weights={"file": options.weights.name, "sha256": sha256, "model": config.name},
-        settings=evaluation.described,
-        code=git_revision(),
-        render_seconds=render_seconds,
-        scores=evaluation.scores(seeds),
-        methods={method.name: _measure(method, seeds, benchmark, options.level) for method in options.methods},
-    )
-    write_report(report, options.out, [evaluation.path(seed, ".png") for seed in seeds])
-    console = Console()
-    console.print(to_table(report))
-    console.print(f"wrote {options.out / 'report.md'}, report.json and sheet.png", highlight=False, soft_wrap=True)
+    options, console = plan.options, Console()
+    published = plan.published()
+    reports = {level: plan.report(level, published) for level in options.level}
+    for level, report in reports.items():
+        folder = options.folder(level, options.out)
+        write_report(report, folder, plan.strips(level))
+        console.print(to_table(report))
+        console.print(f"wrote {folder / 'report.md'}, report.json and sheet.png", highlight=False, soft_wrap=True)
+    if len(reports) > 1:
+        write_levels(reports, options.out)
+        console.print(f"wrote {options.out / 'report.md'} of all levels", highlight=False, soft_wrap=True)
+    if published:
+        console.print(f"heads-v1: {published}", highlight=False, soft_wrap=True)
 
 
 def render_heads(benchmark: Benchmark, seeds: Sequence[int], workers: int) -> float:
@@ -145,23 +149,14 @@ def render_heads(benchmark: Benchmark, seeds: Sequence[int], workers: int) -> fl
     return time.perf_counter() - start if missing else 0.0
 
 
-def _measure(method: Method, seeds: Sequence[int], benchmark: Benchmark, level: int) -> tuple[IdentityScores, ...]:
-    scores = []
-    with progress_bar(f"measuring {method.name}", len(seeds), 0) as advance:
-        for seed in seeds:
-            scores.append(method.measure(benchmark.load(seed), benchmark.settings, level))
-            advance(1)
-    return tuple(scores)
-
-
 @contextmanager
-def progress_bar(label: str, total: int, done: int) -> Iterator[Callable[[int], None]]:
+def progress_bar(label: str, total: int, done: int, visible: bool = True) -> Iterator[Callable[[int], None]]:
     """A bar on stderr, and the function that moves it on; nothing if that isn't a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not (visible and console.is_terminal)) as progress:
         task = progress.add_task(label, total=total, completed=done)
         yield lambda count: progress.update(task, advance=count)

@@ -14,6 +14,7 @@ from rich.table import Table
 from nvb_core.errors import ConfigError
 from nvb_core.staging import write_atomically
 
+from .judged import with_margins
 from .scores import IdentityScores, read_scores, scores_from_object
 from .summary import MEASURES, RESAMPLES, Measure
 
@@ -42,10 +43,10 @@ class Side:
             if report.is_file():
                 values = json.loads(report.read_text(encoding="utf-8"))
                 identities = (values["methods"][method] if method else values)["identities"]
-                found, settings = [scores_from_object(item) for item in identities], values["settings"]
+                found, settings = tuple(scores_from_object(item) for item in identities), values["settings"]
             elif results.is_file() and not method:
                 settings = json.loads(results.read_text(encoding="utf-8"))
-                found = [read_scores(path) for path in sorted(folder.glob("[0-9]" * 8 + ".json"))]
+                found = with_margins([read_scores(path) for path in sorted(folder.glob("[0-9]" * 8 + ".json"))])
             else:
                 raise ConfigError(f"--compare: {text}: no report.json there; give a folder that nvb-face eval wrote")
             return cls(text, {key: settings[key] for key in MUST_AGREE}, {item.seed: item for item in found})

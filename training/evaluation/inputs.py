@@ -15,8 +15,8 @@ from nvb_core.errors import ConfigError
 from nvb_core.images import to_pil
 from nvb_core.staging import staged_folder, writing
 
-from .benchmark import Benchmark, BenchmarkFace, BenchmarkSettings, picture_names
-from .selection import HeadSelection
+from .benchmark import Benchmark, BenchmarkFace, picture_names
+from .selection import HeadSelection, Level
 
 MARKER, LABELS = "inputs.json", "dataset.json"
 FORMAT = "nvb-face-inputs"
@@ -51,49 +51,50 @@ def main(argv: Sequence[str]) -> int:
     from .cli import render_heads
 
     options = tyro.cli(Options, args=list(argv), prog=f"{PROG} eval-inputs")
-    benchmark = Benchmark(options.benchmark, BenchmarkSettings(options.views, options.size))
-    with writing(options.out):
-        options.out.mkdir(parents=True, exist_ok=True)
+    benchmark = Benchmark(options.benchmark, options.settings(options.size))
+    folders = {level: options.folder(level, options.out) for level in options.level}
+    for folder in folders.values():
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
     render_heads(benchmark, options.seeds, options.workers)
-    write_inputs(benchmark, options)
+    for level, folder in folders.items():
+        write_inputs(benchmark, options, level, folder)
     message = f"wrote {len(options.seeds)} heads into {options.out}, see benchmarks/METHODS.md"
     Console().print(message, highlight=False, soft_wrap=True)
     return 0
 
 
-def write_inputs(benchmark: Benchmark, options: Options) -> None:
-    """Write all files of rendered heads; the folder then holds them, or what it held before. Raises OutputError."""
-    earlier = read_marker(options.out)
+def write_inputs(benchmark: Benchmark, options: Options, level: Level, out: Path) -> None:
+    """Write all files of a level; the folder then holds them, or what it held before. Raises OutputError."""
+    earlier = read_marker(out)
     seeds = sorted({*options.seeds, *(earlier["seeds"] if earlier else ())})
     entries = [LABELS, *(f"{seed:08d}" for seed in seeds)]
-    with staged_folder(options.out, MARKER, entries, lambda folder: read_marker(folder) is not None) as stage:
+    with staged_folder(out, MARKER, entries, lambda folder: read_marker(folder) is not None) as stage:
         labels: list[list[Any]] = []
         for seed in options.seeds:
             face = benchmark.load(seed)
-            write_face(face, options, stage / f"{seed:08d}")
-            labels += [[f"{seed:08d}/{name}", label] for name, label in _labels(face, options)]
+            write_face(face, level, stage / f"{seed:08d}")
+            labels += [[f"{seed:08d}/{name}", label] for name, label in _labels(face)]
         _write_json(stage / LABELS, {"labels": labels})
         contents = {
             "format": FORMAT,
             "benchmark": benchmark.key,
-            "level": options.level,
+            "level": level,
             "size": options.size,
             "seeds": list(options.seeds),
-            "pictures": picture_names(options.views),
+            "pictures": picture_names(benchmark.settings.views),
         }
         _write_json(stage / MARKER, contents)
 
 
-def write_face(face: BenchmarkFace, options: Options, folder: Path) -> None:
+def write_face(face: BenchmarkFace, level: Level, folder: Path) -> None:
     """input.png and cameras.json of one head."""
     from .measure import degrade_input
 
     folder.mkdir()
-    to_pil(degrade_input(face, options.level)).save(folder / "input.png", format="PNG")
-    names = picture_names(options.views)
-    _write_json(
-        folder / "cameras.json", face.cameras.all.to_json() | {"images": names, "labels": _labels(face, options)}
-    )
+    to_pil(degrade_input(face, level)).save(folder / "input.png", format="PNG")
+    names = picture_names(len(face.targets))
+    _write_json(folder / "cameras.json", face.cameras.all.to_json() | {"images": names, "labels": _labels(face)})
 
 
 def read_marker(folder: Path) -> dict[str, Any] | None:
@@ -105,10 +106,10 @@ def read_marker(folder: Path) -> dict[str, Any] | None:
     return contents if isinstance(contents, dict) and contents.get("format") == FORMAT else None
 
 
-def _labels(face: BenchmarkFace, options: Options) -> list[list[Any]]:
+def _labels(face: BenchmarkFace) -> list[list[Any]]:
     """Names and EG3D labels (25 numbers) of all pictures."""
     labels = face.cameras.all.to_eg3d().tolist()
-    return [[name, label] for name, label in zip(picture_names(options.views), labels, strict=True)]
+    return [[name, label] for name, label in zip(picture_names(len(face.targets)), labels, strict=True)]
 
 
 def _write_json(path: Path, value: Any) -> None:

@@ -22,6 +22,7 @@ from nvb_core.pipeline import ViewFeatures, build_grid, encode_faces, predict_so
 from nvb_core.sampling import SamplingOptions, decode_latents, sample_latents
 
 from .benchmark import FRONTAL_YAW_DEG, BenchmarkFace
+from .judged import Judged, judge
 from .metrics import camera_errors, gmsd, ms_ssim, psnr, ssim, warped_psnr
 from .niqe import niqe
 from .scores import IdentityScores, ViewScores
@@ -126,6 +127,7 @@ def score(faces: Sequence[BenchmarkFace], generated: GeneratedFaces, machine: st
             first, second = (
                 replace(view, image=image) for view, image in zip(face.pair, generated.pairs[i], strict=True)
             )
+            judged = judge(face, generated, i)
             scores.append(
                 IdentityScores(
                     seed=face.seed,
@@ -136,16 +138,24 @@ def score(faces: Sequence[BenchmarkFace], generated: GeneratedFaces, machine: st
                     true_pair_psnr=warped_psnr(*face.pair),
                     niqe=niqe(generated.views[i]),
                     true_niqe=niqe(face.targets),
-                    views=_score_views(face, generated.views[i], None if reconstructed is None else reconstructed[i]),
+                    views=_score_views(
+                        face, generated.views[i], None if reconstructed is None else reconstructed[i], judged
+                    ),
                     seconds={},
                     machine=machine,
+                    restored_identity=judged.restored_identity,
+                    degraded_identity=judged.degraded_identity,
+                    true_embedding=judged.true_embedding,
+                    generated_embedding=judged.generated_embedding,
                 )
             )
     share = {stage: value / len(faces) for stage, value in seconds.items()}
     return [replace(item, seconds=share) for item in scores]
 
 
-def _score_views(face: BenchmarkFace, views: Tensor, reconstructed: Tensor | None) -> tuple[ViewScores, ...]:
+def _score_views(
+    face: BenchmarkFace, views: Tensor, reconstructed: Tensor | None, judged: Judged
+) -> tuple[ViewScores, ...]:
     """views, reconstructed (N, 3, S, S) against the true targets."""
     truth, copies = face.targets, face.image.expand_as(face.targets)
     angles = face.cameras.targets.angles()
@@ -159,7 +169,7 @@ def _score_views(face: BenchmarkFace, views: Tensor, reconstructed: Tensor | Non
     frontal = (angles.yaw_deg.abs() <= FRONTAL_YAW_DEG).tolist()
     found = [bool(detect_faces(view)) if ask else None for view, ask in zip(views, frontal, strict=True)]
     found_in_truth = [bool(detect_faces(view)) if ask else None for view, ask in zip(truth, frontal, strict=True)]
-    return tuple(ViewScores(*row) for row in zip(*columns, found, found_in_truth, strict=True))
+    return tuple(ViewScores(*row) for row in zip(*columns, found, found_in_truth, *judged.of_views, strict=True))
 
 
 @contextmanager

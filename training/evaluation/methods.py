@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -35,6 +35,10 @@ class Method:
         if not (equals and folder and re.fullmatch(r"[\w.+-]{1,40}", name)):
             raise ConfigError(f"--method is {text!r}, must be NAME=FOLDER, the name of letters, digits and . + - _")
         return cls(name, Path(folder))
+
+    def at(self, folder: Path) -> Method:
+        """Its pictures of one level."""
+        return replace(self, folder=folder)
 
     def load(self, seed: int, settings: BenchmarkSettings) -> Tensor:
         """Pictures (N + 3, 3, S, S) of an identity. Raises ImageError naming the file that is missing or misshapen."""

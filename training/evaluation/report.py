@@ -22,7 +22,10 @@ CONVENTIONS = (
     "range 1 on images in [0, 1]; MS-SSIM: as many of its five scales as hold a window. GMSD: on halved luminance, "
     "less is better. NIQE: of an identity's views together, fitted to clean renders of 128 px, less is better. Warped: "
     "neighbour views 5° of yaw apart, one warped into the other by true depth and cameras, compared on skin that both "
-    "see. Faces found: by scikit-image's LBP cascade in views with |yaw| <= 15°, generated against true."
+    "see. Faces found: by scikit-image's LBP cascade in views with |yaw| <= 15°, generated against true. ID: cosine of "
+    "our ID judge's embeddings of the generated and the true view; person above the nearest other: cosine of the mean "
+    "embeddings of a head's generated and true views, less the largest cosine to another head's true views. POSE: what "
+    "our POSE judge reads in the generated view against the camera asked for, and in the true view (its own error)."
 )
 
 

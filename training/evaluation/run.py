@@ -22,7 +22,9 @@ import nvb_core
 from nvb_core.model import NVBModel
 from nvb_core.staging import write_atomically
 
+from ..judges.judges import SHIPPED
 from .benchmark import Benchmark, digest
+from .judged import with_margins
 from .measure import MeasureSettings, generate, score
 from .niqe import FITTED_MODEL
 from .scores import IdentityScores, read_scores, write_scores
@@ -57,7 +59,7 @@ class Evaluation:
     def folder(self) -> Path:
         """Where the results of these very settings are kept."""
         sources = [path for file in (nvb_core.__file__, __file__) for path in Path(str(file)).parent.glob("*.py")]
-        sources.append(FITTED_MODEL)
+        sources += [FITTED_MODEL, SHIPPED, *SHIPPED.parent.glob("*.py")]
         return self.out / f"results-{digest({**self.described, 'weights': self.weights_sha256}, sources)}"
 
     def missing(self, seeds: Sequence[int]) -> list[int]:
@@ -82,7 +84,7 @@ class Evaluation:
 
     def scores(self, seeds: Sequence[int]) -> tuple[IdentityScores, ...]:
         """Of measured identities."""
-        return tuple(read_scores(self.path(seed, ".json")) for seed in seeds)
+        return with_margins([read_scores(self.path(seed, ".json")) for seed in seeds])
 
     def path(self, seed: int, suffix: str) -> Path:
         """One identity's file."""

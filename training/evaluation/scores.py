@@ -34,6 +34,14 @@ class ViewScores:
     face_found: bool | None
     """In the generated view, if it is frontal enough to be asked."""
     face_found_in_truth: bool | None
+    identity: float | None = None
+    """Cosine of the ID judge's embeddings of the generated and of the true view."""
+    yaw_reading_error_deg: float | None = None
+    """What the POSE judge reads in the generated view, against the camera asked for."""
+    pitch_reading_error_deg: float | None = None
+    true_yaw_reading_error_deg: float | None = None
+    """The judge's own error: in the true view."""
+    true_pitch_reading_error_deg: float | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,16 @@ class IdentityScores:
     seconds: Mapping[str, float]
     """This identity's share of each stage."""
     machine: str
+    restored_identity: float | None = None
+    """Cosine of the ID judge's embeddings of the restored and of the clean input."""
+    degraded_identity: float | None = None
+    """The same of the degraded input."""
+    true_embedding: tuple[float, ...] | None = None
+    """The person: mean of the true views' embeddings, of length 1."""
+    generated_embedding: tuple[float, ...] | None = None
+    """The same of the generated views."""
+    identity_margin: float | None = None
+    """By how much the generated person is nearer to the true one than to the nearest other of the evaluation."""
 
 
 def write_scores(scores: IdentityScores, path: Path) -> None:
@@ -74,4 +92,8 @@ def scores_from_object(values: Mapping[str, Any]) -> IdentityScores:
     """Inverse of dataclasses.asdict. Raises ValueError, TypeError or KeyError for anything else."""
     camera = values["camera"] if values["camera"] is None else CameraErrors(**values["camera"])
     views = tuple(ViewScores(**view) for view in values["views"])
-    return IdentityScores(**{**values, "camera": camera, "views": views})
+    embeddings = {
+        name: None if values[name] is None else tuple(values[name])
+        for name in ("true_embedding", "generated_embedding")
+    }
+    return IdentityScores(**{**values, "camera": camera, "views": views, **embeddings})

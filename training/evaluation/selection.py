@@ -9,43 +9,81 @@ from typing import Literal
 
 from nvb_core.errors import ConfigError
 
-from .benchmark import HELD_OUT_SEED
+from .benchmark import HELD_OUT_SEED, RIG_DEG, BenchmarkSettings
+
+STANDARD_HEADS = 300
+Level = Literal[0, 1, 2]
 
 
 @dataclass(frozen=True)
 class HeadSelection:
     """Heads and inputs."""
 
-    identities: int = 64
-    """How many heads; 16 give a quick look."""
+    set: Literal["custom", "heads-v1"] = "custom"
+    """`heads-v1`, the standard set: 300 held-out heads, each seen by the 16 cameras of one rig. `custom` is what the
+    other options say."""
+    identities: int | None = None
+    """How many heads; default: 64, or all of the set. 16 give a quick look."""
     first_seed: int = HELD_OUT_SEED
     """Seed of the first head; those from 1000000 on are never trained on."""
     allow_training_seeds: bool = False
     """Take seeds below 1000000 too, which tell about memory, not skill."""
-    views: int = 8
-    """Target views of each head."""
-    level: Literal[0, 1, 2] = 1
-    """How badly the input is degraded: 0 not at all, 1 weakly, 2 strongly."""
+    views: int | None = None
+    """Target views of each head; default: 8, or those of the set."""
+    level: tuple[Level, ...] = (1,)
+    """How badly the input is degraded: 0 not at all, 1 weakly, 2 strongly. Of several, each gets a folder level0 …
+    below --out."""
     benchmark: Path | None = None
     """Folder to keep the rendered heads in, for several evaluations to share; default: --out."""
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)
     """Processes that render heads; default: one a core."""
 
     def __post_init__(self) -> None:
-        for name, high in (("identities", 100_000), ("workers", 256)):
-            require_count(name, getattr(self, name), high)
-        if not 0 <= self.first_seed < 2**31 - self.identities:
-            raise ConfigError(f"--first-seed is {self.first_seed}, must be in 0–{2**31 - self.identities - 1}")
+        require_count("workers", self.workers, 256)
+        if not self.level or len(set(self.level)) < len(self.level):
+            raise ConfigError(f"--level is {' '.join(map(str, self.level)) or 'empty'}; give each level once")
+        if self.set == "heads-v1":
+            self._require_standard()
+        require_count("identities", self.count, 100_000)
+        if not 0 <= self.first_seed < 2**31 - self.count:
+            raise ConfigError(f"--first-seed is {self.first_seed}, must be in 0–{2**31 - self.count - 1}")
         if self.first_seed < HELD_OUT_SEED and not self.allow_training_seeds:
             raise ConfigError(
                 f"--first-seed is {self.first_seed}: heads below {HELD_OUT_SEED} may have been trained on; "
                 "use seeds from there on, or --allow-training-seeds"
             )
 
+    def _require_standard(self) -> None:
+        """Raise ConfigError where another option contradicts --set heads-v1."""
+        if self.views not in (None, len(RIG_DEG)) or self.first_seed != HELD_OUT_SEED:
+            raise ConfigError(
+                f"--set heads-v1 has {len(RIG_DEG)} views of the heads from seed {HELD_OUT_SEED} on; "
+                "leave out --views and --first-seed, or use --set custom"
+            )
+        if self.count > STANDARD_HEADS:
+            raise ConfigError(f"--identities is {self.count}, heads-v1 has {STANDARD_HEADS}")
+
+    @property
+    def count(self) -> int:
+        """How many heads."""
+        if self.identities is not None:
+            return self.identities
+        return STANDARD_HEADS if self.set == "heads-v1" else 64
+
     @property
     def seeds(self) -> range:
         """Of the heads."""
-        return range(self.first_seed, self.first_seed + self.identities)
+        return range(self.first_seed, self.first_seed + self.count)
+
+    def folder(self, level: Level, root: Path) -> Path:
+        """Where a level's files lie: in the root itself if there is no other level."""
+        return root if len(self.level) == 1 else root / f"level{level}"
+
+    def settings(self, image_size: int) -> BenchmarkSettings:
+        """Of their pictures. Raises ConfigError."""
+        if self.set == "heads-v1":
+            return BenchmarkSettings(len(RIG_DEG), image_size, "rig")
+        return BenchmarkSettings(8 if self.views is None else self.views, image_size)
 
 
 def require_count(name: str, value: int, high: int) -> None:

@@ -7,7 +7,7 @@ import torch
 
 from nvb_core.errors import ConfigError, OutputError
 from training.evaluation import benchmark as module
-from training.evaluation.benchmark import Benchmark, BenchmarkSettings, FaceCameras, sample_cameras
+from training.evaluation.benchmark import RIG_DEG, Benchmark, BenchmarkSettings, FaceCameras, sample_cameras
 from training.evaluation.metrics import warped_psnr
 from training.heads.expression import sample_expression
 from training.heads.identity import sample_identity
@@ -35,6 +35,22 @@ def test_cameras_keep_to_their_ranges(views: int) -> None:
         yaws += targets.yaw_deg.tolist()
     assert max(yaws) > (40 if views == 8 else 14)
     assert min(yaws) < (-40 if views == 8 else -14)
+
+
+def test_the_rig_is_the_same_around_all_heads() -> None:
+    first, other = (sample_cameras(seed, 16, "rig") for seed in (SEED, SEED + 1))
+    assert torch.equal(first.targets.to_eg3d(), other.targets.to_eg3d())
+    assert torch.equal(first.input.to_eg3d(), sample_cameras(SEED, 16).input.to_eg3d())
+    assert not torch.equal(first.input.to_eg3d(), other.input.to_eg3d())
+    angles = first.targets.angles()
+    assert len(first.targets) == 16
+    assert float(angles.yaw_deg.max() - angles.yaw_deg.min()) == pytest.approx(93)
+    assert float(angles.pitch_deg.max() - angles.pitch_deg.min()) == pytest.approx(32)
+    assert len(set(zip(angles.yaw_deg.tolist(), angles.pitch_deg.tolist(), strict=True))) == 16
+    mirrored = {(-round(yaw, 6), round(pitch, 6)) for yaw, pitch in RIG_DEG}
+    assert mirrored == set(RIG_DEG)
+    with pytest.raises(ConfigError, match="views is 8, the rig has 16 cameras"):
+        BenchmarkSettings(8, 32, "rig")
 
 
 def test_cameras_are_a_function_of_the_seed() -> None:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -133,6 +136,36 @@ def test_other_systems_stand_beside_the_model(weights: Path, heads: Benchmark, t
     with pytest.raises(ImageError, match=r"01000001/view_01\.png: missing picture of method grey"):
         main(arguments(weights, heads, tmp_path / "fresh", *methods))
     assert not (tmp_path / "fresh").exists()
+
+
+def test_several_levels(weights: Path, heads: Benchmark, tmp_path: Path) -> None:
+    assert main(arguments(weights, heads, tmp_path / "both", "--level", "0", "2")) == 0
+    levels = {level: figures(tmp_path / f"both/level{level}") for level in (0, 2)}
+    assert levels[0]["degraded_psnr"] == 100 > levels[2]["degraded_psnr"]
+    assert main(arguments(weights, heads, tmp_path / "one", "--level", "2")) == 0
+    assert figures(tmp_path / "one") == levels[2]
+    page = (tmp_path / "both/report.md").read_text()
+    assert "## Level 0" in page
+    assert "## Level 2" in page
+
+
+def test_launched_processes_share_the_heads(weights: Path, heads: Benchmark, tmp_path: Path) -> None:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    options = arguments(weights, heads, tmp_path / "shared", "--steps", "1", "--batch", "1")
+    done = subprocess.run(
+        [*launcher, "-m", "nvb_core.cli", "eval", *options],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("bars met") == 1
+    assert main(arguments(weights, heads, tmp_path / "alone", "--steps", "1")) == 0
+    shared, alone = figures(tmp_path / "shared"), figures(tmp_path / "alone")
+    known = [key for key, value in alone.items() if value is not None]
+    assert [key for key, value in shared.items() if value is not None] == known
+    assert [shared[key] for key in known] == pytest.approx([alone[key] for key in known], rel=1e-4, abs=1e-4)
 
 
 @pytest.mark.parametrize("text", ["grey", "grey=", "=folder", "a b=folder"])

@@ -22,6 +22,11 @@ VIEW = ViewScores(
     copy_ssim=0.5,
     face_found=True,
     face_found_in_truth=True,
+    identity=0.65,
+    yaw_reading_error_deg=2.5,
+    pitch_reading_error_deg=2.0,
+    true_yaw_reading_error_deg=1.5,
+    true_pitch_reading_error_deg=1.0,
 )
 SCORES = IdentityScores(
     seed=1_000_000,
@@ -35,6 +40,9 @@ SCORES = IdentityScores(
     views=(VIEW, replace(VIEW, psnr=24, face_found=None, face_found_in_truth=None)),
     seconds={},
     machine="",
+    restored_identity=0.75,
+    degraded_identity=0.5,
+    identity_margin=0.35,
 )
 
 
@@ -67,6 +75,14 @@ def test_means_over_views_then_identities() -> None:
         "faces_in_truth": 1,
         "pair_psnr": 27,
         "true_pair_psnr": 38,
+        "identity": 0.65,
+        "identity_margin": 0.35,
+        "yaw_reading_error": 2.5,
+        "pitch_reading_error": 2.0,
+        "true_yaw_reading_error": 1.5,
+        "true_pitch_reading_error": 1.0,
+        "restored_identity": 0.75,
+        "degraded_identity": 0.5,
     }
     assert {key: figure.value for key, figure in figures.items()} == pytest.approx(expected)
     assert figures["pair_psnr"].identities == 1
@@ -91,13 +107,14 @@ def test_faces_found_is_a_ratio_of_counts() -> None:
 def test_bars() -> None:
     figures = named(summarize([SCORES]))
     assert all(figure.passed in (True, None) for figure in figures.values())
-    assert sum(figure.passed is not None for figure in figures.values()) == 10
+    assert sum(figure.passed is not None for figure in figures.values()) == 13
     for change in (
         {"restored_psnr": 24.9},
         {"degraded_psnr": 27.0},
         {"camera": CameraErrors(3.1, 1, 0, 0)},
         {"camera": CameraErrors(2, 3.1, 0, 0)},
-        {"pair_psnr": 24.9},
+        {"pair_psnr": 25.9},
+        {"identity_margin": 0.29},
         {"pair_psnr": None},
         {"views": (replace(VIEW, autoencoder_psnr=30.9),)},
         {"views": (replace(VIEW, psnr=21.4),)},

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nvb_core.errors import ConfigError
+from training.evaluation.benchmark import HELD_OUT_SEED, BenchmarkSettings
+from training.evaluation.selection import HeadSelection
+
+
+def test_the_standard_set_and_a_custom_one() -> None:
+    standard = HeadSelection(set="heads-v1")
+    assert standard.seeds == range(HELD_OUT_SEED, HELD_OUT_SEED + 300)
+    assert standard.settings(128) == BenchmarkSettings(16, 128, "rig")
+    assert HeadSelection(set="heads-v1", identities=7).seeds == range(HELD_OUT_SEED, HELD_OUT_SEED + 7)
+    custom = HeadSelection()
+    assert (len(custom.seeds), custom.settings(64)) == (64, BenchmarkSettings(8, 64))
+    assert HeadSelection(identities=3, views=5).settings(64) == BenchmarkSettings(5, 64)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"views": 8}, "--set heads-v1 has 16 views .* leave out --views and --first-seed"),
+        ({"first_seed": HELD_OUT_SEED + 1}, "--set heads-v1 has 16 views"),
+        ({"identities": 301}, "--identities is 301, heads-v1 has 300"),
+        ({"identities": 0}, "--identities is 0"),
+        ({"level": ()}, "--level is empty"),
+        ({"level": (1, 1)}, "--level is 1 1; give each level once"),
+    ],
+)
+def test_contradictions(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        HeadSelection(set="heads-v1", **change)
+
+
+def test_several_levels_have_folders_of_their_own() -> None:
+    assert HeadSelection(level=(2,)).folder(2, Path("out")) == Path("out")
+    several = HeadSelection(level=(0, 2))
+    assert [several.folder(level, Path("out")) for level in (0, 2)] == [Path("out/level0"), Path("out/level2")]

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from nvb_core.cameras import RADIUS
+from nvb_core.errors import ConfigError
+from training.data import FaceFolder
+from training.heads.identity import sample_identity
+from training.judges.people import (
+    PITCH_DEG,
+    ROLL_DEG,
+    SCENES,
+    SIZE,
+    TRAINING_SEED,
+    VIEWS,
+    YAW_DEG,
+    People,
+    in_scene,
+    render_people,
+    sample_cameras,
+    scene_of,
+    scene_seed,
+)
+
+
+def test_a_person_keeps_the_face_and_changes_the_rest() -> None:
+    person = sample_identity(TRAINING_SEED + 5)
+    scenes = [in_scene(person, scene) for scene in range(SCENES)]
+    for shown in scenes:
+        assert (shown.phenotype, shown.changes) == (person.phenotype, person.changes)
+        assert (shown.look.skin, shown.look.eyes) == (person.look.skin, person.look.eyes)
+    assert len({shown.look.light for shown in scenes}) == len({shown.look.backdrop for shown in scenes}) == SCENES
+    *own, last = scenes
+    assert all(shown.look.hair == person.look.hair and shown.hair_style == person.hair_style for shown in own)
+    assert last.look.hair != person.look.hair
+    assert last.look.hair.dark == person.look.hair.dark  # brows have its colour
+
+
+def test_no_two_scenes_share_a_seed() -> None:
+    seeds = {scene_seed(TRAINING_SEED + person, scene) for person in range(50) for scene in range(SCENES)}
+    assert len(seeds) == 50 * SCENES
+
+
+def test_cameras_lie_in_their_ranges_and_are_repeatable() -> None:
+    cameras = sample_cameras(TRAINING_SEED, 0)
+    assert torch.equal(cameras.to_eg3d(), sample_cameras(TRAINING_SEED, 0).to_eg3d())
+    assert not torch.equal(cameras.to_eg3d(), sample_cameras(TRAINING_SEED, 1).to_eg3d())
+    angles = cameras.angles()
+    assert len(cameras) == VIEWS
+    for value, most in ((angles.yaw_deg, YAW_DEG), (angles.pitch_deg, PITCH_DEG), (angles.roll_deg, ROLL_DEG)):
+        assert float(value.abs().max()) <= most + 1e-6
+    assert torch.allclose(cameras.cam2world[:, :3, 3].norm(dim=1), torch.full((VIEWS,), RADIUS).double())
+
+
+@pytest.mark.parametrize("first_seed", [0, 2_999_999])
+def test_seeds_of_other_uses_are_refused(first_seed: int) -> None:
+    with pytest.raises(ConfigError, match="from 3000000"):
+        People(first_seed, 1)
+
+
+def test_rendered_people_are_a_face_folder(tmp_path: Path) -> None:
+    people = People(TRAINING_SEED, 1)
+    assert list(render_people(tmp_path, people, workers=1)) == [TRAINING_SEED]
+    assert list(render_people(tmp_path, people, workers=1)) == []
+    faces = FaceFolder.load(tmp_path, SIZE)
+    assert len(faces) == SCENES * VIEWS
+    [source] = faces.sources
+    assert [scene_of(str(path)) for path in source.files[::VIEWS]] == list(range(SCENES))
+    assert torch.allclose(source.cameras[:VIEWS].to_eg3d(), sample_cameras(TRAINING_SEED, 0).to_eg3d())
+    pixels = source.images(torch.arange(len(faces))).float()
+    assert float(pixels.std(dim=(1, 2, 3)).min()) > 10

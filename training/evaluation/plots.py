@@ -1,0 +1,107 @@
+"""Figures against level and against yaw, as PNG, without a display."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .scores import IdentityScores, ViewScores
+from .selection import Level
+from .summary import MEASURES, summarize_measure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PLOTTED = ("psnr", "ssim", "identity", "yaw_reading_error", "restored_psnr", "pair_psnr")
+YAW_EDGES_DEG = (0, 10, 20, 30, 40, 60)
+BY_VIEW = (
+    ("psnr", "PSNR, dB"),
+    ("ssim", "SSIM"),
+    ("identity", "ID"),
+    ("yaw_reading_error_deg", "POSE, yaw error, °"),
+)
+_DPI = 110
+
+
+def level_plot(methods: Mapping[Level, Mapping[str, Sequence[IdentityScores]]], path: Path) -> None:
+    """A small plot for each figure: its value at each level, one line per method, bars for the 95 % intervals."""
+    measures = [measure for measure in MEASURES if measure.key in PLOTTED]
+    figure, axes = _grid(len(measures))
+    names = list(next(iter(methods.values())))
+    for axis, measure in zip(axes, measures, strict=False):
+        axis.set_title(f"{measure.label}{f', {measure.unit}' if measure.unit else ''}", fontsize=9)
+        for name in names:
+            found = {level: summarize_measure(measure, scores[name]) for level, scores in methods.items()}
+            points = [
+                (level, f.value, f.value - f.low, f.high - f.value)
+                for level, f in found.items()
+                if f.value is not None and f.low is not None and f.high is not None
+            ]
+            if points:
+                x, y, below, above = zip(*points, strict=True)
+                axis.errorbar(x, y, (below, above), marker="o", capsize=3, label=name)
+        axis.set_xticks(list(methods))
+        axis.set_xlabel("level of degradation")
+    _save(figure, axes, path)
+
+
+def yaw_plot(series: Mapping[str, Sequence[IdentityScores]], path: Path) -> None:
+    """A small plot for each figure of single views: its mean in bins of |yaw|, bars for 95 % intervals over heads."""
+    figure, axes = _grid(len(BY_VIEW))
+    for axis, (name, label) in zip(axes, BY_VIEW, strict=False):
+        axis.set_title(label, fontsize=9)
+        for key, scores in series.items():
+            points = yaw_curve(scores, name)
+            if points:
+                x, y, error = zip(*points, strict=True)
+                axis.errorbar(x, y, error, marker="o", capsize=3, label=key)
+        axis.set_xlabel("|yaw| of the view, °")
+    _save(figure, axes, path)
+
+
+def yaw_curve(scores: Sequence[IdentityScores], name: str) -> list[tuple[float, float, float]]:
+    """(mean |yaw|, mean of heads' means, 1.96 standard errors) for each bin of |yaw| in which a head has a view."""
+    points = []
+    for low, high in pairwise(YAW_EDGES_DEG):
+        heads = [_in_bin(item.views, name, low, high) for item in scores]
+        means = [(np.mean([yaw for yaw, _ in head]), np.mean([value for _, value in head])) for head in heads if head]
+        if means:
+            yaws, values = np.array(means).T
+            error = 1.96 * values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+            points.append((float(yaws.mean()), float(values.mean()), float(error)))
+    return points
+
+
+def _in_bin(views: Sequence[ViewScores], name: str, low: float, high: float) -> list[tuple[float, float]]:
+    found = [(abs(view.yaw_deg), getattr(view, name)) for view in views]
+    return [(yaw, value) for yaw, value in found if value is not None and low <= yaw < high]
+
+
+def _grid(count: int) -> tuple[Figure, Sequence[Axes]]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = min(count, 3)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(3.4 * columns, 2.7 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = list(np.atleast_1d(figure.subplots(rows, columns)).flat)
+    for unused in axes[count:]:
+        unused.remove()
+    return figure, axes[:count]
+
+
+def _save(figure: Figure, axes: Sequence[Axes], path: Path) -> None:
+    for axis in axes:
+        axis.grid(alpha=0.3)
+        axis.tick_params(labelsize=8)
+    handles, labels = axes[0].get_legend_handles_labels()
+    if len(labels) > 1:
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4), fontsize=8)
+    figure.savefig(path, format="png", dpi=_DPI, metadata={"Software": "nvb-face"})
