@@ -14,7 +14,7 @@ from .table import method_table, write_result
 from .variants import REFERENCE, Experiment, Variant, measured_variant
 
 BLIND = Variant("blind", time_aware=False)
-SHOWN = ("restored_psnr", "psnr", "ssim", "ms_ssim", "gmsd", "pair_psnr")
+SHOWN = ("restored_psnr", "psnr", "ssim", "ms_ssim", "identity", "yaw_reading_error", "pair_psnr")
 
 
 def main(experiment: Experiment) -> None:
