@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from nvb_core.checkpoint import DEFAULT_WEIGHTS
 from nvb_core.cli import PROG
 from nvb_core.cli.worker import DeviceName, DtypeName, join_launch
 from nvb_core.errors import ConfigError
-from nvb_core.staging import writing
+from nvb_core.staging import write_atomically, writing
 
 from .benchmark import Benchmark
 from .methods import Method
@@ -131,6 +132,9 @@ def _report(plan: Plan) -> None:
     for level, report in reports.items():
         folder = options.folder(level, options.out)
         write_report(report, folder, plan.strips(level))
+        if options.methods:
+            sheet = plan.side_by_side(level)
+            write_atomically(folder / "side_by_side.png", functools.partial(sheet.save, format="PNG"))
         console.print(to_table(report))
         console.print(f"wrote {folder / 'report.md'}, report.json and sheet.png", highlight=False, soft_wrap=True)
     if len(reports) > 1:

@@ -16,7 +16,7 @@ from nvb_core.model import NVBModel
 from nvb_core.sampling import SamplingOptions
 
 from ..export import git_revision
-from .benchmark import Benchmark
+from .benchmark import Benchmark, sample_cameras
 from .judged import with_margins
 from .measure import MeasureSettings, machine_name
 from .methods import Method
@@ -25,8 +25,11 @@ from .report import Report
 from .run import Evaluation
 from .scores import IdentityScores
 from .selection import Level
+from .sheet import MAX_STRIPS, side_by_side
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from .cli import Options
 
 
@@ -112,6 +115,18 @@ class Plan:
     def strips(self, level: Level) -> list[Path]:
         """Pictures of the heads."""
         return [self.evaluations[level].path(seed, ".png") for seed in self.options.seeds]
+
+    def side_by_side(self, level: Level) -> Image.Image:
+        """The model's views beside those of other systems."""
+        methods = [method.at(self.options.folder(level, method.folder)) for method in self.options.methods]
+        strips = self.strips(level)[:MAX_STRIPS]
+        others = []
+        for seed in self.options.seeds[: len(strips)]:
+            cameras = sample_cameras(seed, self.benchmark.settings.views, self.benchmark.settings.cameras)
+            order = cameras.targets.angles().yaw_deg.argsort()
+            pictures = {method.name: method.load(seed, self.benchmark.settings) for method in methods}
+            others.append({name: images[1:-2][order] for name, images in pictures.items()})
+        return side_by_side(strips, others, self.weights["file"])
 
     def _measure_method(self, method: Method, level: Level) -> tuple[IdentityScores, ...]:
         from .cli import progress_bar

@@ -160,6 +160,8 @@ def method_lines(report: Report) -> list[str]:
             for row in zip(*columns, strict=True)
         ),
         "",
+        "![Input, true views, and those of each system](side_by_side.png)",
+        "",
     ]
 
 

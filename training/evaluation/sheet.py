@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -46,6 +46,38 @@ def contact_sheet(strips: Sequence[Path], scores: Sequence[IdentityScores]) -> I
             sheet.paste(strip.convert("RGB"), (0, row * step + CAPTION_PX))
         draw.text((4, row * step + CAPTION_PX / 2), _caption(identity), _INK, ImageFont.load_default(12), anchor="lm")
     return sheet
+
+
+def side_by_side(strips: Sequence[Path], others: Sequence[Mapping[str, Tensor]], name: str) -> Image.Image:
+    """The first identities' inputs beside their views: true ones, the model's, and under them those of other systems.
+
+    Of each identity the model's strip, and other systems' views (N, 3, S, S) from left to right by yaw, by name.
+    """
+    blocks = [_block(path, views, name) for path, views in list(zip(strips, others, strict=True))[:MAX_STRIPS]]
+    width, height = blocks[0].size
+    sheet = Image.new("RGB", (width, (height + GAP_PX) * len(blocks)), _PAPER)
+    for row, block in enumerate(blocks):
+        sheet.paste(block, (0, row * (height + GAP_PX)))
+    return sheet
+
+
+def _block(strip: Path, others: Mapping[str, Tensor], name: str) -> Image.Image:
+    """One identity: a line of views for each system."""
+    with Image.open(strip) as file:
+        whole = file.convert("RGB")
+    size, left = whole.height // 2, whole.height // 2 + GAP_PX
+    generated, truth = (whole.crop((left, top, whole.width, top + size)) for top in (0, size))
+    lines = {"truth": truth, name: generated}
+    lines |= {other: to_pil(torch.cat(list(views), dim=-1)) for other, views in others.items()}
+    block = Image.new("RGB", (whole.width, (size + CAPTION_PX) * len(lines)), _PAPER)
+    block.paste(whole.crop((0, 0, size, size)), (0, CAPTION_PX))
+    draw, font = ImageDraw.Draw(block), ImageFont.load_default(12)
+    draw.text((4, CAPTION_PX / 2), "input", _INK, font, anchor="lm")
+    for row, (label, line) in enumerate(lines.items()):
+        top = row * (size + CAPTION_PX)
+        draw.text((left + 4, top + CAPTION_PX / 2), label, _INK, font, anchor="lm")
+        block.paste(line, (left, top + CAPTION_PX))
+    return block
 
 
 def _caption(scores: IdentityScores) -> str:

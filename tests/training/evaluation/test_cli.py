@@ -22,6 +22,7 @@ from training.evaluation.benchmark import Benchmark, BenchmarkSettings
 from training.evaluation.cli import Options, main
 from training.evaluation.measure import MeasureSettings
 from training.evaluation.run import Evaluation
+from training.evaluation.sheet import CAPTION_PX, GAP_PX
 
 
 def arguments(weights: Path, heads: Benchmark, out: Path, *more: str) -> list[str]:
@@ -127,6 +128,20 @@ def test_other_systems_stand_beside_the_model(weights: Path, heads: Benchmark, t
     assert true["yaw_error"]["value"] is None
     assert grey["psnr"]["value"] < 20
     assert grey["copy_psnr"]["value"] == report["figures"]["copy_psnr"]["value"]
+
+    size = heads.settings.image_size
+    with Image.open(tmp_path / "out/side_by_side.png") as sheet:
+        rows = 4  # truth, the model, true, grey
+        assert sheet.size == (size + GAP_PX + 3 * size, 2 * (rows * (size + CAPTION_PX) + GAP_PX))
+        left = size + GAP_PX
+        lines = [
+            sheet.crop((left, top, sheet.width, top + size))
+            for top in (CAPTION_PX + row * (size + CAPTION_PX) for row in range(rows))
+        ]
+    truth, own, same, flat = ((torch.tensor(list(line.tobytes())) - 128).abs() for line in lines)
+    assert torch.equal(truth, same)
+    assert not torch.equal(truth, own)
+    assert int(flat.max()) == 0
 
     broken = tmp_path / "grey/01000001/view_01.png"
     Image.new("RGB", (20, 30)).save(broken)

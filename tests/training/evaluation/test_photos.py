@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from nvb_core.errors import ConfigError, OutputError
+from nvb_core.images import to_pil
+from training.evaluation import photos
+from training.evaluation.benchmark import Benchmark
+from training.evaluation.photo_report import photo_page
+from training.evaluation.photo_scores import VIEWS_DEG, PhotoScores, coarse_psnr
+from training.evaluation.photos import Options, main
+
+SCORES = PhotoScores("a.png", 3.0, -2.0, 24.0, 22.0, None, 0.4, None, 0.6, 4.0)
+
+
+@pytest.fixture
+def folder(heads: Benchmark, tmp_path: Path) -> Path:
+    """Two photos, and a file that is none."""
+    photo = tmp_path / "photos"
+    photo.mkdir()
+    for name, seed in (("a.png", 1_000_000), ("b.png", 1_000_001)):
+        to_pil(heads.load(seed).image).save(photo / name)
+    (photo / "c.png").write_text("no photo")
+    return photo
+
+
+@pytest.fixture
+def measure(weights: Path, tmp_path: Path) -> Callable[..., int]:
+    def run(*arguments: str | Path) -> int:
+        fixed = [
+            "--weights",
+            weights,
+            "--steps",
+            "1",
+            "--center",
+            "--no-refine",
+            "--device",
+            "cpu",
+            "--out",
+            tmp_path / "out",
+        ]
+        return main([str(argument) for argument in (*arguments, *fixed)])
+
+    return run
+
+
+def test_photos_end_to_end(
+    measure: Callable[..., int],
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert measure(folder) == 2
+    captured = capsys.readouterr()
+    assert "of 2 of 3 photos" in " ".join(captured.out.split())
+    assert "c.png" in captured.err
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    assert [item["name"] for item in report["photos"]] == ["a.png", "b.png"]
+    assert all(0 <= item["flow_share"] <= 1 and -1 <= item["identity"] <= 1 for item in report["photos"])
+    with Image.open(tmp_path / "out/sheet.png") as sheet:
+        assert sheet.size == (32 * (3 + len(VIEWS_DEG)), 2 * (32 + 20))
+        first = sheet.crop((0, 20, 32, 52)).convert("RGB")
+        with Image.open(folder / "a.png") as photo:
+            difference = torch.tensor(list(first.tobytes())).int() - torch.tensor(list(photo.tobytes())).int()
+    assert difference.abs().max() <= 1
+
+    monkeypatch.setattr(photos, "draw_photo", lambda *_: pytest.fail("this was to be reused"))
+    assert measure(folder / "a.png", folder / "b.png") == 0
+    assert json.loads((tmp_path / "out/report.json").read_text())["photos"] == report["photos"]
+
+
+def test_nothing_to_measure(measure: Callable[..., int], folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="none of 1 photos could be measured"):
+        measure(folder / "c.png")
+    assert not (tmp_path / "out/report.md").exists()
+
+
+def test_output_that_cannot_be_written(weights: Path, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError):
+        main([str(folder), "--weights", str(weights), "--out", str(tmp_path / "file/out")])
+
+
+def test_one_face_a_photo() -> None:
+    from nvb_core.cli.faces import FaceOptions
+
+    with pytest.raises(ConfigError, match="--face all"):
+        Options(face=FaceOptions(face="all"))
+
+
+def test_coarse_pictures_are_compared() -> None:
+    flat = torch.zeros(3, 32, 32)
+    board = torch.ones(3, 32, 32)
+    board[:, ::2] = -1  # means to nothing
+    assert coarse_psnr(board, flat) == 100.0
+    assert coarse_psnr(flat + 0.2, flat) == pytest.approx(20.0, abs=1e-3)
+
+
+def test_means_leave_out_what_is_missing() -> None:
+    other = PhotoScores("b.png", 5.0, 0.0, 26.0, 23.0, 30.0, 0.6, None, 0.8, 2.0)
+    page = photo_page([SCORES, other], {"steps": 1})
+    assert "| a.png | 3.0 | -2.0 | 24.0 | 22.0 | – | 0.40 | – | 0.60 | 4.0 |" in page
+    [mean] = [line for line in page.splitlines() if line.startswith("| mean")]
+    cells = [cell.strip() for cell in mean.split("|")[1:-1]]
+    assert cells[3] == "25.0 (24.0 – 26.0)"
+    assert (cells[5], cells[7]) == ("30.0", "–")
