@@ -111,6 +111,7 @@ def run(options: Options) -> None:
             options.out.mkdir(parents=True, exist_ok=True)
         if worker.index == 0:
             plan.render_seconds = render_heads(plan.benchmark, plan.needed_heads(), options.workers)
+            plan.check_published()
         worker.barrier()
         for level in options.level:
             plan.measure(level, worker)
@@ -127,8 +128,7 @@ def _report(plan: Plan) -> None:
     from .report import to_table, write_report
 
     options, console = plan.options, Console()
-    published = plan.published()
-    reports = {level: plan.report(level, published) for level in options.level}
+    reports = {level: plan.report(level) for level in options.level}
     for level, report in reports.items():
         folder = options.folder(level, options.out)
         write_report(report, folder, plan.strips(level))
@@ -140,8 +140,8 @@ def _report(plan: Plan) -> None:
     if len(reports) > 1:
         write_levels(reports, options.out)
         console.print(f"wrote {options.out / 'report.md'} of all levels", highlight=False, soft_wrap=True)
-    if published:
-        console.print(f"heads-v1: {published}", highlight=False, soft_wrap=True)
+    if plan.published:
+        console.print(f"heads-v1: {plan.published}", highlight=False, soft_wrap=True)
 
 
 def render_heads(benchmark: Benchmark, seeds: Sequence[int], workers: int) -> float:

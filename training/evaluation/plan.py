@@ -45,6 +45,8 @@ class Plan:
     model: Callable[[], NVBModel]
     """Loads the model when it is first needed."""
     render_seconds: float = 0.0
+    published: Agreement | None = None
+    """How the heads compare with the published ones, where there are any."""
 
     @classmethod
     def make(cls, options: Options, device: torch.device) -> Plan:
@@ -92,16 +94,15 @@ class Plan:
             for count in evaluation.measure(self.model, todo, self.options.batch, machine_name(worker.device)):
                 advance(count)
 
-    def published(self) -> Agreement | None:
-        """How the heads compare with the published ones; None where none are. Raises ConfigError."""
-        if not self.is_standard:
-            return None
-        return compare_with_published(self.benchmark, self.options.seeds, read_manifest())
+    def check_published(self) -> None:
+        """Compare the heads with the published ones. Raises ConfigError where they aren't."""
+        if self.is_standard:
+            self.published = compare_with_published(self.benchmark, self.options.seeds, read_manifest())
 
-    def report(self, level: Level, published: Agreement | None) -> Report:
+    def report(self, level: Level) -> Report:
         """Of measured heads."""
         options, evaluation = self.options, self.evaluations[level]
-        heads = {"heads": f"heads-v1, {published}" if published else options.set}
+        heads = {"heads": f"heads-v1, {self.published}" if self.published else options.set}
         methods = [method.at(options.folder(level, method.folder)) for method in options.methods]
         return Report(
             weights=self.weights,
