@@ -71,7 +71,7 @@ def build_scene(
     vertices = vertices + normals * (identity.cloth_thickness * covered)[:, None]
     head = Head(vertices, normals, basis.rest)
     amount = scalp_amount(identity, regions, basis.rest)
-    scale, origin = _frame(neutral.numpy())
+    scale, origin = frame(neutral.numpy())
     pixel = VISIBLE_METRES / detail_px
     patches = [_base_patch(identity, head, amount, regions), *grow_hair(identity, head, amount, regions, pixel)]
     if identity.glasses:
@@ -88,7 +88,7 @@ def _hold_tongue(coarse: np.ndarray, expression: Expression) -> None:
         coarse[load_basis().coarse_part_vertices(Part.TONGUE)] += np.array([0, -0.008, -0.006], np.float32) * jaw
 
 
-def _frame(neutral: np.ndarray) -> tuple[float, np.ndarray]:
+def frame(neutral: np.ndarray) -> tuple[float, np.ndarray]:
     """-> (world units per metre, origin (3,) in metres), as an aligned photo has it: by eyes, mouth and crown."""
     basis = load_basis()
     skull = neutral[basis.weights[:, 4].numpy() > 0.95]

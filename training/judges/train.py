@@ -11,9 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import Linear
 
 from nvb_core.degradation import PRESETS, degrade, sample_degradation
+from nvb_core.errors import ConfigError
 
 from ..batches import batch_generator
 from ..command import run_command
@@ -28,6 +31,7 @@ from ..validation import ValidationSource
 from .judges import save_judges
 from .network import JudgeConfig, JudgeNetwork, margin_loss, pose_loss
 from .people import SIZE
+from .traits import trait_table
 
 VALIDATION_STREAM = 1_000_001
 MIRRORED = torch.tensor([-1.0, 1.0, -1.0])
@@ -51,6 +55,8 @@ class JudgeOptions(RunOptions):
     """Inverse temperature of the cosines."""
     pose_weight: float = 4.0
     """Weight of the pose loss."""
+    trait_weight: float = 5.0
+    """Weight of reading a person's traits off the embedding; 0 for people who weren't made by seeds."""
     degraded_share: float = 0.4
     """Part of the pictures that is made bad, as level 1 of the evaluation does."""
 
@@ -62,16 +68,18 @@ class JudgeBatch:
     images: Tensor  # (B, 3, S, S) in [-1, 1]
     people: Tensor  # (B,) int64
     angles_deg: Tensor  # (B, 3) yaw, pitch, roll
+    traits: Tensor  # (B, T)
 
 
 class TrainedJudges(nn.Module):
-    """The network with one centre per person, which are left behind afterwards."""
+    """The network with a centre per person and a map from embeddings to traits, which are left behind afterwards."""
 
-    def __init__(self, people: int, options: JudgeOptions) -> None:
+    def __init__(self, people: int, traits: int, options: JudgeOptions) -> None:
         super().__init__()
         config = JudgeConfig(size=SIZE)
         self.judges = JudgeNetwork(config)
         self.centres = nn.Parameter(torch.randn(people, config.embedding))
+        self.traits = Linear(config.embedding, traits)
         self.options = options
 
     def forward(self, batch: JudgeBatch, generator: torch.Generator) -> dict[str, Tensor]:
@@ -83,8 +91,11 @@ class TrainedJudges(nn.Module):
         )
         pose = pose_loss(angles.float(), batch.angles_deg)
         yaw_error = (angles.detach().float() - batch.angles_deg)[:, 0].abs().mean()
-        loss = identity + options.pose_weight * pose
-        return {"loss": loss, "identity": identity, "pose": pose, "nearest": nearest, "yaw_error": yaw_error}
+        told = self.traits(F.normalize(embeddings.float()) * embeddings.shape[1] ** 0.5)
+        traits = F.mse_loss(told, batch.traits) if options.trait_weight else told.sum() * 0
+        loss = identity + options.pose_weight * pose + options.trait_weight * traits
+        logged = {"identity": identity, "traits": traits, "pose": pose, "nearest": nearest, "yaw_error": yaw_error}
+        return {"loss": loss, **logged}
 
 
 class JudgeStage:
@@ -97,7 +108,9 @@ class JudgeStage:
         self.options = options
         self.faces = load_faces(options, SIZE, rank)
         self.people, self.angles_deg = labels(self.faces, options)
-        self.network = TrainedJudges(int(self.people.max()) + 1, options)
+        count = int(self.people.max()) + 1
+        self.traits = trait_table(seeds(options)) if options.trait_weight else torch.zeros(count, 1)
+        self.network = TrainedJudges(count, self.traits.shape[1], options)
 
     def make_batch(self, index: int) -> JudgeBatch:
         """Random pictures, half of them mirrored, some made bad."""
@@ -116,7 +129,8 @@ class JudgeStage:
         angles[mirror] *= MIRRORED
         levels = np.where(rng.random(len(images)) < self.options.degraded_share, "level1", "level0")
         images = degrade(images, [sample_degradation(rng, PRESETS[level]) for level in levels])
-        return JudgeBatch(images, self.people[chosen], angles)
+        people = self.people[chosen]
+        return JudgeBatch(images, people, angles, self.traits[people])
 
     def picture(self) -> Picture:
         """There is nothing to draw: pictures of a batch."""
@@ -138,6 +152,17 @@ def labels(faces: FaceFolder, options: JudgeOptions) -> tuple[Tensor, Tensor]:
     angles = faces.sources[0].cameras.angles()
     degrees = torch.stack([angles.yaw_deg, angles.pitch_deg, angles.roll_deg], dim=1).float()
     return torch.tensor([order[name] for name in names]), degrees
+
+
+def seeds(options: JudgeOptions) -> list[int]:
+    """Of the people, in the order of `labels`. Raises ConfigError for people who weren't made by seeds."""
+    names = dict.fromkeys(read_index(options.data[0]).only(options.split).subjects)
+    try:
+        return [int(name.removeprefix("person-")) for name in names]
+    except ValueError:
+        raise ConfigError(
+            f"{options.data[0]}: traits are known of rendered people only; give --trait-weight 0"
+        ) from None
 
 
 def train(options: JudgeOptions) -> int:

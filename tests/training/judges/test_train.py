@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from nvb_core.errors import ConfigError
 from tests.training.conftest import SIDE_PX, SUBJECTS, VIEWS
 from training.judges import train as module
 from training.judges.judges import read_judges
@@ -22,7 +23,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_batch_tells_who_is_seen_from_where(faces: Path, tmp_path: Path) -> None:
-    stage = JudgeStage(JudgeOptions(out=tmp_path, data=(faces,), batch_size=6, degraded_share=0.0), 0)
+    stage = JudgeStage(JudgeOptions(out=tmp_path, data=(faces,), batch_size=6, degraded_share=0.0, trait_weight=0), 0)
     assert stage.people.tolist() == [subject for subject in range(SUBJECTS) for _ in range(VIEWS)]
     [source] = stage.faces.sources
     assert torch.allclose(stage.angles_deg[:, 0], source.cameras.angles().yaw_deg.float())
@@ -44,7 +45,15 @@ def test_a_batch_tells_who_is_seen_from_where(faces: Path, tmp_path: Path) -> No
 
 def test_learns_to_tell_three_people_apart(faces: Path, tmp_path: Path) -> None:
     options = JudgeOptions(
-        out=tmp_path, data=(faces,), batch_size=15, steps=40, lr=1e-2, ema_decay=0.5, degraded_share=0.0, log_every=40
+        out=tmp_path,
+        data=(faces,),
+        batch_size=15,
+        steps=40,
+        lr=1e-2,
+        ema_decay=0.5,
+        degraded_share=0.0,
+        trait_weight=0,
+        log_every=40,
     )
     assert train(options) == 40
     stage = JudgeStage(options, 0)
@@ -56,3 +65,8 @@ def test_learns_to_tell_three_people_apart(faces: Path, tmp_path: Path) -> None:
     other = ~same
     assert float(cosines[other].mean()) < 0.5 < float(cosines[same].mean())
     assert isinstance(judges.network, JudgeNetwork)
+
+
+def test_traits_need_rendered_people(faces: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="give --trait-weight 0"):
+        JudgeStage(JudgeOptions(out=tmp_path, data=(faces,)), 0)
