@@ -46,9 +46,9 @@ Pictures = Callable[[Sequence[BenchmarkFace], MeasureSettings], GeneratedFaces]
 class Experiment(Shared):
     """What each variant may cost, and what it is measured on."""
 
-    step2_steps: int = 1000
+    step2_steps: int = 600
     """Training steps of each variant, four faces with four views each."""
-    heads_measured: int = 64
+    heads_measured: int = 40
     """Held-out heads."""
     views: int = 8
     """Views of each."""
