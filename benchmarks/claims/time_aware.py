@@ -3,7 +3,8 @@
 python -m benchmarks.claims.time_aware
 
 Steps 1 and 2 at 64², once as they are and once with an encoder that always sees timestep 0, of the same budget; grid,
-depth aggregation and U-Net know the time either way.
+depth aggregation and U-Net know the time either way. Both start from weights whose encoder knew the time, which favours
+the first.
 """
 
 from __future__ import annotations
