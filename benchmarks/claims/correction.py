@@ -21,7 +21,7 @@ from rich.progress import track
 from scipy.stats import bootstrap, spearmanr
 
 from nvb_core.cameras import Cameras
-from nvb_core.checkpoint import file_sha256, load_model
+from nvb_core.checkpoint import file_sha256
 from nvb_core.model import NVBModel
 from nvb_core.pipeline import render_cameras, restore
 from nvb_core.sampling import SamplingOptions
@@ -87,6 +87,7 @@ def measure_heads(model: NVBModel, level: int, options: Options) -> list[HeadErr
         "level": level,
         "steps": options.sampling_steps,
         "seed": options.seed,
+        "dtype": options.dtype,
     }
     folder = options.folder / "scores" / f"correction-{digest(described, [Path(__file__)])}"
     results = []
@@ -135,7 +136,7 @@ def level_section(heads: Sequence[HeadErrors]) -> list[str]:
 
 def main(options: Options) -> None:
     """Measure, write."""
-    model = load_model(options.weights)
+    model = options.load(options.weights)
     write_result(
         options.folder / "correction.md",
         "Does step 2 correct step 1?",

@@ -21,7 +21,6 @@ from scipy.ndimage import convolve
 from skimage.restoration import denoise_nl_means
 from torch import Tensor
 
-from nvb_core.checkpoint import load_model
 from nvb_core.model import NVBModel
 from nvb_core.pipeline import restore
 from training.evaluation.benchmark import BenchmarkFace
@@ -65,7 +64,7 @@ def turned(
 def main(experiment: Experiment) -> None:
     """Train, measure, write."""
     one, two = trained(REFERENCE, experiment), trained(CLEAN, experiment)
-    one_stage, clean = prepared(load_model(one), REFERENCE), prepared(load_model(two), CLEAN)
+    one_stage, clean = prepared(experiment.load(one), REFERENCE), prepared(experiment.load(two), CLEAN)
 
     def degraded(faces: Sequence[BenchmarkFace], settings: MeasureSettings) -> Tensor:
         return torch.stack([degrade_input(face, settings.level) for face in faces])

@@ -13,7 +13,6 @@ from functools import partial
 
 import tyro
 
-from nvb_core.checkpoint import load_model
 from training.evaluation.measure import generate
 from training.evaluation.scores import IdentityScores
 
@@ -21,7 +20,7 @@ from .table import method_table, write_result
 from .variants import Experiment, measured
 
 COUNTS = (20, 5, 10, 50)  # what the model's card is measured with first
-SHOWN = ("restored_psnr", "psnr", "ssim", "ms_ssim", "gmsd", "pair_psnr")
+SHOWN = ("restored_psnr", "psnr", "ssim", "ms_ssim", "identity", "yaw_reading_error", "pair_psnr")
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Options(Experiment):
 
 def main(options: Options) -> None:
     """Measure, write."""
-    model = load_model(options.weights)
+    model = options.load(options.weights)
     rows = {}
     for count in COUNTS:
         experiment = replace(options, sampling_steps=count)

@@ -11,7 +11,7 @@ from training.evaluation.report import cells
 from training.evaluation.scores import IdentityScores
 from training.evaluation.summary import MEASURES, summarize_measure
 
-SHOWN = ("psnr", "ssim", "ms_ssim", "gmsd", "pair_psnr")
+SHOWN = ("psnr", "ssim", "ms_ssim", "identity", "yaw_reading_error", "pair_psnr")
 
 
 def method_table(methods: Mapping[str, Sequence[IdentityScores]], shown: Sequence[str] = SHOWN) -> list[str]:

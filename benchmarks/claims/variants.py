@@ -17,6 +17,7 @@ import torch
 from rich.progress import track
 
 from nvb_core.checkpoint import file_sha256, load_model, read_metadata, save_model
+from nvb_core.cli.worker import DtypeName, choose_dtype
 from nvb_core.config import ModelConfig
 from nvb_core.errors import ConfigError
 from nvb_core.model import NVBModel
@@ -25,6 +26,7 @@ from training.evaluation.benchmark import HELD_OUT_SEED, Benchmark, BenchmarkFac
 from training.evaluation.measure import GeneratedFaces, MeasureSettings, generate, machine_name, score
 from training.evaluation.scores import IdentityScores, read_scores, write_scores
 from training.export import MODEL_NAME
+from training.judges.judges import SHIPPED
 from training.loop import Trainer
 from training.options import Step2Options
 from training.step2 import Step2Stage
@@ -44,9 +46,9 @@ Pictures = Callable[[Sequence[BenchmarkFace], MeasureSettings], GeneratedFaces]
 class Experiment(Shared):
     """What each variant may cost, and what it is measured on."""
 
-    step2_steps: int = 1000
+    step2_steps: int = 600
     """Training steps of each variant, four faces with four views each."""
-    heads_measured: int = 64
+    heads_measured: int = 40
     """Held-out heads."""
     views: int = 8
     """Views of each."""
@@ -54,10 +56,17 @@ class Experiment(Shared):
     """Denoising steps."""
     seed: int = 0
     """Of training and of the noise that sampling starts from."""
+    dtype: DtypeName = "auto"
+    """Number format of the networks when they are measured; bf16 is faster where the processor computes in it."""
 
     def __post_init__(self) -> None:
         if self.heads_measured < 4:
             raise ConfigError(f"heads_measured is {self.heads_measured}, must be at least 4 for an interval")
+
+    def load(self, path: Path) -> NVBModel:
+        """A checkpoint's model, to be measured."""
+        device = torch.device("cpu")
+        return load_model(path, str(device), choose_dtype(self.dtype, device))
 
     def settings(self, level: Level) -> MeasureSettings:
         """How models are used."""
@@ -139,8 +148,9 @@ def measured(
             "benchmark": benchmark.key,
             "steps": experiment.sampling_steps,
             "seed": experiment.seed,
+            "dtype": experiment.dtype,
         },
-        [],
+        [SHIPPED],
     )
     folder = experiment.folder / "scores" / f"{name}-level{level}-{key}"
     missing = [seed for seed in experiment.seeds if not (folder / f"{seed:08d}.json").is_file()]
@@ -162,5 +172,5 @@ def load_config(path: Path) -> ModelConfig:
 def measured_variant(variant: Variant, level: Level, experiment: Experiment) -> list[IdentityScores]:
     """Train if need be, then measure."""
     path = trained(variant, experiment)
-    model = prepared(load_model(path), variant)
+    model = prepared(experiment.load(path), variant)
     return measured(variant.name, [path], partial(generate, model), level, experiment)
