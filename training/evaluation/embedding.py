@@ -44,16 +44,18 @@ class Embedding:
     session: Any
     """What `open_network` gives."""
 
-    def similarities(self, images: Tensor, targets: Tensor, cameras: Cameras) -> Tensor:
-        """Cosines (M,) of the embeddings of images and targets (M, 3, S, S) in [-1, 1], both seen by cameras (M)."""
+    def similarities(self, images: Tensor, targets: Tensor, cameras: Cameras | None) -> Tensor:
+        """Cosines (M,) of the embeddings of images and targets (M, 3, S, S) in [-1, 1], both seen by cameras (M).
+
+        Raises ConfigError for ArcFace's crop without cameras.
+        """
         x, y = (F.normalize(self._embed(pictures, cameras), dim=1) for pictures in (images, targets))
         return (x * y).sum(1)
 
-    def _embed(self, images: Tensor, cameras: Cameras) -> Tensor:
+    def _embed(self, images: Tensor, cameras: Cameras | None) -> Tensor:
         [entry] = self.session.get_inputs()
         size = entry.shape[-1]
-        whole = CropBox(images.shape[-1] / 2, images.shape[-1] / 2, images.shape[-1])
-        boxes = arcface_boxes(cameras, images.shape[-1]) if self.crop == "arcface" else [whole] * len(images)
+        boxes = self._boxes(len(images), images.shape[-1], cameras)
         crops = torch.stack([crop_image(image, box, size) for image, box in zip(images, boxes, strict=True)])
         pixels = crops.float().mul(127.5).add(127.5).sub(self.mean).div(self.std)
         if self.colours == "bgr":
@@ -67,6 +69,13 @@ class Embedding:
                 "must be a row of numbers a picture"
             )
         return embeddings
+
+    def _boxes(self, count: int, size: int, cameras: Cameras | None) -> list[CropBox]:
+        if self.crop == "whole":
+            return [CropBox(size / 2, size / 2, size)] * count
+        if cameras is None:
+            raise ConfigError("--embedding-crop arcface needs cameras, and these pictures have none; use whole")
+        return arcface_boxes(cameras, size)
 
 
 def open_network(path: Path) -> Any:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from nvb_core.cameras import Cameras
 from nvb_core.errors import ConfigError
 
 from .benchmark import BenchmarkFace
@@ -28,12 +29,12 @@ BATCH = 8
 LIKENESS_NOTE = "LPIPS: version 0.1; it and DISTS: of views at their own size, less is better."
 NOTES = {
     "inception": (
-        "FID and KID: of all generated against all true views, in 8 bits, resized to 299 px bilinearly, Inception of "
-        "2015-12-05, 2048 features; less is better. FID is the larger the fewer the pictures: compare it for equal "
-        "numbers only, and for fewer than some 10,000 not with published values. KID: unbiased, over all pairs; its "
-        "95 % interval by leaving out one head at a time."
+        "FID and KID: of all generated against all true views (of restorations where there are no views), in 8 bits, "
+        "resized to 299 px bilinearly, Inception of 2015-12-05, 2048 features; less is better. FID is the larger the "
+        "fewer the pictures: compare it for equal numbers only, and for fewer than some 10,000 not with published "
+        "values. KID: unbiased, over all pairs; its 95 % interval by leaving out one head at a time."
     ),
-    "embedding": "ID (plugged in): cosine of the given network's embeddings of the generated and the true view.",
+    "embedding": "ID (plugged in): cosine of the given network's embeddings of the generated and the true picture.",
 }
 
 
@@ -127,29 +128,43 @@ class ExtraMetrics:
                 )
         return (*self.left_out, *others)
 
-    def measure(self, scores: IdentityScores, face: BenchmarkFace, views: Tensor) -> IdentityScores:
-        """The scores with what is measured of generated views (N, 3, S, S) added."""
-        columns: dict[str, list[Any]] = {
-            name: self._in_batches(metric, views, face.targets) for name, metric in self.likeness.items()
-        }
-        if self.embedding is not None:
-            similarities = self.embedding.similarities(views, face.targets, face.cameras.targets)
-            columns["plugged_identity"] = similarities.tolist()
+    def measure(self, scores: IdentityScores, face: BenchmarkFace, views: Tensor, restored: Tensor) -> IdentityScores:
+        """The scores with what is measured of generated views (N, 3, S, S) and a restoration (3, S, S) added."""
+        images, targets = torch.cat([views, restored[None]]), torch.cat([face.targets, face.image[None]])
+        columns = self._columns(images, targets, Cameras.cat([face.cameras.targets, face.cameras.input]))
         measured = tuple(
             replace(view, **{name: column[i] for name, column in columns.items()})
             for i, view in enumerate(scores.views)
         )
-        features = None
-        if self.inception is not None:
-            features = SetFeatures(
-                *(inception_features(self.inception, pictures) for pictures in (views, face.targets))
-            )
-        return replace(scores, views=measured, features=features)
+        features = self._features(views, face.targets)
+        return replace(scores, views=measured, features=features, **_of_restoration(columns))
+
+    def measure_restoration(self, scores: IdentityScores, restored: Tensor, clean: Tensor) -> IdentityScores:
+        """The same of a restoration and the clean picture (3, S, S) alone, seen by no known camera."""
+        columns = self._columns(restored[None], clean[None], None)
+        return replace(scores, features=self._features(restored[None], clean[None]), **_of_restoration(columns))
+
+    def _columns(self, images: Tensor, targets: Tensor, cameras: Cameras | None) -> dict[str, list[Any]]:
+        columns: dict[str, list[Any]] = {
+            name: self._in_batches(metric, images, targets) for name, metric in self.likeness.items()
+        }
+        if self.embedding is not None:
+            columns["plugged_identity"] = self.embedding.similarities(images, targets, cameras).tolist()
+        return columns
+
+    def _features(self, generated: Tensor, true: Tensor) -> SetFeatures | None:
+        if self.inception is None:
+            return None
+        return SetFeatures(inception_features(self.inception, generated), inception_features(self.inception, true))
 
     def _in_batches(self, metric: LPIPS | DISTS, images: Tensor, targets: Tensor) -> list[float]:
         pairs = torch.stack([images, targets], 1).float().split(BATCH)  # of (n, 2, 3, S, S)
         values: list[float] = torch.cat([metric(*pair.to(self.device).unbind(1)) for pair in pairs]).tolist()
         return values
+
+
+def _of_restoration(columns: Mapping[str, list[Any]]) -> dict[str, Any]:
+    return {f"restored_{name}": column[-1] for name, column in columns.items()}
 
 
 def _load_likeness(files: Mapping[str, FoundFile], device: torch.device) -> dict[str, LPIPS | DISTS]:

@@ -166,7 +166,9 @@ def score(
                 )
             )
         if extra is not None:
-            scores = [extra.measure(*parts) for parts in zip(scores, faces, generated.views, strict=True)]
+            scores = [
+                extra.measure(*parts) for parts in zip(scores, faces, generated.views, generated.restored, strict=True)
+            ]
     share = {stage: value / len(faces) for stage, value in seconds.items()}
     return [replace(item, seconds=share) for item in scores]
 

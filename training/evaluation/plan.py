@@ -61,6 +61,11 @@ class Plan:
         benchmark, seeds = open_benchmark(options, config.image_size, options.benchmark or options.out)
         if isinstance(benchmark, PairFolder) and options.true_camera:
             raise ConfigError(f"--true-camera: the pictures of {options.data} have no cameras; leave it out")
+        if isinstance(benchmark, PairFolder) and options.embedding and options.embedding_crop == "arcface":
+            raise ConfigError(
+                f"--embedding: the pictures of {options.data} have no cameras to find ArcFace's crop by; "
+                "use --embedding-crop whole"
+            )
         sampling = SamplingOptions(options.steps, seed=options.seed)
         sha256 = file_sha256(options.weights)
         extra = ExtraMetrics.find(options, device)
@@ -69,7 +74,7 @@ class Plan:
             settings = MeasureSettings(level, sampling, options.true_camera)
             rest = (settings, sha256, str(dtype).removeprefix("torch."), options.folder(level, options.out))
             if isinstance(benchmark, PairFolder):
-                return RestorationEvaluation(benchmark, *rest)
+                return RestorationEvaluation(benchmark, *rest, extra)
             return Evaluation(benchmark, *rest, extra)
 
         return cls(

@@ -24,6 +24,7 @@ from nvb_core.pipeline import encode_faces
 
 from ..judges.judges import load_judges
 from .benchmark import digest
+from .extra import ExtraMetrics
 from .measure import restore_alike, timed
 from .methods import Method
 from .metrics import psnr, ssim
@@ -104,7 +105,7 @@ class RestorationEvaluation(BaseEvaluation):
             restored = restore_alike(model, features, len(pairs), self.settings.sampling)
         share = {stage: value / len(pairs) for stage, value in seconds.items()}
         for pair, image in zip(pairs, restored, strict=True):
-            yield Measured(replace(score_pair(pair, image, machine), seconds=share), strip(pair, image))
+            yield Measured(replace(score_pair(pair, image, machine, self.extra), seconds=share), strip(pair, image))
 
     def check_method(self, method: Method, seeds: Sequence[int]) -> None:
         """Read every picture of another system once. Raises ImageError."""
@@ -113,7 +114,7 @@ class RestorationEvaluation(BaseEvaluation):
 
     def score_method(self, method: Method, seed: int) -> IdentityScores:
         """Scores of another system's restoration."""
-        return score_pair(self.benchmark.load(seed), self.benchmark.restored_by(method, seed), method.name)
+        return score_pair(self.benchmark.load(seed), self.benchmark.restored_by(method, seed), method.name, self.extra)
 
     def side_by_side(self, methods: Sequence[Method], seeds: Sequence[int], name: str) -> Image.Image:
         """The first pictures, one below the other: degraded, restored by the model, clean, restored by the others."""
@@ -152,7 +153,9 @@ def whole_picture(path: Path, size: int) -> Tensor:
     return pixels if width == size else crop_image(pixels, CropBox(width / 2, width / 2, width), size)
 
 
-def score_pair(pair: RestorationPair, restored: Tensor, machine: str) -> IdentityScores:
+def score_pair(
+    pair: RestorationPair, restored: Tensor, machine: str, extra: ExtraMetrics | None = None
+) -> IdentityScores:
     """A restoration (3, S, S) against the clean picture; nothing of views or cameras."""
     clean = pair.clean[None]
     found = torch.stack([pair.degraded, restored])
@@ -160,7 +163,7 @@ def score_pair(pair: RestorationPair, restored: Tensor, machine: str) -> Identit
     degraded_psnr, restored_psnr = psnr(found, clean).tolist()
     degraded_ssim, restored_ssim = ssim(found, clean.expand_as(found)).tolist()
     degraded_identity, restored_identity = (float(true @ other) for other in others)
-    return IdentityScores(
+    scores = IdentityScores(
         seed=pair.seed,
         camera=None,
         pair_psnr=None,
@@ -179,6 +182,7 @@ def score_pair(pair: RestorationPair, restored: Tensor, machine: str) -> Identit
         restored_niqe=niqe(restored[None]),
         clean_niqe=niqe(clean),
     )
+    return scores if extra is None else extra.measure_restoration(scores, restored, pair.clean)
 
 
 def strip(pair: RestorationPair, restored: Tensor) -> Image.Image:

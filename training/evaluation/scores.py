@@ -89,8 +89,12 @@ class IdentityScores:
     restored_niqe: float | None = None
     """Of the restoration alone; only where there are no views."""
     clean_niqe: float | None = None
+    restored_lpips_vgg16: float | None = None
+    restored_lpips_alexnet: float | None = None
+    restored_dists: float | None = None
+    restored_plugged_identity: float | None = None
     features: SetFeatures | None = field(default=None, compare=False)
-    """Of its views, for figures of whole sets; in a file of its own."""
+    """Of its views, or of its restoration where it has none, for figures of whole sets; in a file of its own."""
 
 
 def scores_to_object(scores: IdentityScores) -> dict[str, Any]:

@@ -97,6 +97,10 @@ def _faces_in_truth(scores: IdentityScores) -> Part:
     return float(sum(asked)), float(len(asked))
 
 
+def _of_restoration(key: str, label: str) -> Measure:
+    return Measure(key, label, "", lambda s: _optional(getattr(s, key)), optional=True)
+
+
 MEASURES = (
     Measure("autoencoder_psnr", "autoencoder PSNR", "dB", _view_mean(lambda v: v.autoencoder_psnr), at_least=31),
     Measure("restored_psnr", "restoration PSNR", "dB", lambda s: (s.restored_psnr, 1), at_least=25),
@@ -139,8 +143,12 @@ MEASURES = (
     Measure("flow_share", "flow between them agrees, share", "", lambda s: _optional(s.flow_share), optional=True),
     Measure("restored_ssim", "restoration SSIM", "", lambda s: _optional(s.restored_ssim)),
     Measure("degraded_ssim", "degraded input SSIM", "", lambda s: _optional(s.degraded_ssim)),
-    Measure("restored_niqe", "restoration NIQE", "", lambda s: _optional(s.restored_niqe), optional=True),
-    Measure("clean_niqe", "clean input NIQE", "", lambda s: _optional(s.clean_niqe), optional=True),
+    _of_restoration("restored_lpips_vgg16", "restoration LPIPS (VGG16)"),
+    _of_restoration("restored_lpips_alexnet", "restoration LPIPS (AlexNet)"),
+    _of_restoration("restored_dists", "restoration DISTS"),
+    _of_restoration("restored_plugged_identity", "restoration ID (plugged in)"),
+    _of_restoration("restored_niqe", "restoration NIQE"),
+    _of_restoration("clean_niqe", "clean input NIQE"),
 )
 
 
@@ -152,10 +160,12 @@ def summarize(scores: Sequence[IdentityScores]) -> list[Figure]:
 def summarize_sets(scores: Sequence[IdentityScores]) -> list[Figure]:
     """FID and KID over all views, where features of all were kept."""
     features = [item.features for item in scores if item.features is not None]
-    if not features or len(features) < len(scores):
+    if len(features) < len(scores):
         return []
     generated, true = (torch.cat([getattr(item, kind) for item in features]) for kind in ("generated", "true"))
-    views = f"of {len(generated)} novel views"
+    if len(generated) < 2:
+        return []
+    views = f"of {len(generated)} {'novel views' if scores[0].views else 'restorations'}"
     fid = Measure("fid", f"FID {views}", "", _no_part)
     kid = Measure("kid_1000", f"KID {views}, × 1000", "", _no_part)
     distance = kernel_distance(features)

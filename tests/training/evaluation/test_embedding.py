@@ -109,6 +109,12 @@ def test_whole_pictures_reach_the_arcface_crop(plug: Embedding) -> None:
     assert float(weights.sum(1) @ at) == pytest.approx(ARCFACE_POINTS[2][1], abs=6)  # noses of heads lie lower
 
 
+def test_arcface_crop_needs_cameras(plug: Embedding, pictures: torch.Tensor) -> None:
+    assert plug.similarities(pictures, pictures, None).tolist() == pytest.approx([1, 1, 1])
+    with pytest.raises(ConfigError, match="--embedding-crop arcface needs cameras"):
+        replace(plug, crop="arcface").similarities(pictures, pictures, None)
+
+
 @pytest.mark.parametrize("shape", [["n", 3, 8, 9], ["n", 3, "h", "w"], ["n", 8, 8, 3], [4, 3, 8, 8], [3, 8, 8]])
 def test_networks_with_other_inputs(make_onnx: Callable[..., Path], shape: list[int | str]) -> None:
     with pytest.raises(ConfigError, match=r"net\.onnx: its input is .* must be one of float32"):

@@ -12,6 +12,7 @@ import torch
 from nvb_core.errors import ConfigError
 from tests.training.evaluation.test_cli import arguments, forbid
 from tests.training.evaluation.test_measure import perfect
+from tests.training.evaluation.test_restoration import make_pairs
 from training.evaluation import inception, perceptual, run
 from training.evaluation.benchmark import Benchmark, BenchmarkFace
 from training.evaluation.cli import main
@@ -68,7 +69,8 @@ def test_everything_is_measured(
     noise = 0.3 * torch.randn(face.targets.shape, generator=torch.Generator().manual_seed(0))
     views = (face.targets + noise).clamp(-1, 1)
     extra = ExtraMetrics.find(options, CPU)
-    [scores] = score([face], replace(generated, views=views[None]), "here", extra)
+    restored = views[:1].flip(-1)
+    [scores] = score([face], replace(generated, views=views[None], restored=restored), "here", extra)
     vgg16 = load_vgg16(make_weights("vgg16"))
     expected = {
         "lpips_vgg16": load_lpips(vgg16),
@@ -80,6 +82,8 @@ def test_everything_is_measured(
         found = torch.tensor([getattr(view, name) for view in scores.views])
         torch.testing.assert_close(found, metric(views, face.targets), atol=1e-5, rtol=1e-4)
         assert found.min() > 0
+        of_restoration = torch.tensor([getattr(scores, f"restored_{name}")])
+        torch.testing.assert_close(of_restoration, metric(restored, face.image[None]), atol=1e-5, rtol=1e-4)
     network = load_inception(make_weights("inception"))
     assert scores.features is not None
     torch.testing.assert_close(scores.features.generated, inception_features(network, views))
@@ -129,6 +133,25 @@ def test_another_networks_weights(make_weights: Make) -> None:
         ExtraMetrics.find(MetricOptions(alexnet=make_weights("vgg16")), CPU)
     with pytest.raises(ConfigError, match=r"alexnet\.pth: not the weights of Inception: "):
         ExtraMetrics.find(MetricOptions(inception=make_weights("alexnet")), CPU)
+
+
+def test_restorations_alone(options: MetricOptions, weights: Path, tmp_path: Path) -> None:
+    make_pairs(tmp_path / "pairs", count=3)
+    data = ["--data", str(tmp_path / "pairs"), "--weights", str(weights), "--steps", "2", "--device", "cpu"]
+    data += ["--method", f"clean={tmp_path / 'pairs/hq'}", "--out", str(tmp_path / "out")]
+    files = ["--inception", str(options.inception), "--alexnet", str(options.alexnet)]
+    plug = ["--embedding", str(options.embedding)]
+    with pytest.raises(ConfigError, match=r"--embedding: .* have no cameras .* use --embedding-crop whole"):
+        main([*data, *files, *plug])
+    assert main([*data, *files, *plug, "--embedding-crop", "whole"]) == 0
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    own, clean = report["figures"], report["methods"]["clean"]["figures"]
+    assert own["fid"]["label"] == "FID of 3 restorations"
+    assert own["fid"]["value"] > clean["fid"]["value"] == pytest.approx(0, abs=1e-3)
+    assert own["restored_lpips_alexnet"]["value"] > clean["restored_lpips_alexnet"]["value"] == 0
+    assert own["restored_plugged_identity"]["value"] < clean["restored_plugged_identity"]["value"] == pytest.approx(1)
+    assert not {"restored_dists", "lpips_alexnet"} & own.keys()
+    assert report["settings"]["inception"]
 
 
 def test_evaluation_with_every_metric(

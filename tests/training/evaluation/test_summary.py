@@ -10,7 +10,7 @@ import torch
 from training.evaluation.distributions import SetFeatures, frechet_distance, kernel_distance
 from training.evaluation.metrics import CameraErrors
 from training.evaluation.scores import IdentityScores, ViewScores
-from training.evaluation.summary import MEASURES, Figure, Measure, summarize, summarize_measure
+from training.evaluation.summary import MEASURES, Figure, Measure, summarize, summarize_measure, summarize_sets
 
 VIEW = ViewScores(
     yaw_deg=10,
@@ -178,7 +178,10 @@ def test_figures_of_whole_sets() -> None:
     assert expected.low is not None
     assert (kid.value, kid.low) == pytest.approx((1000 * expected.value, 1000 * expected.low))
     assert kid.measure.label == "KID of 12 novel views, × 1000"
-    assert not {"fid", "kid_1000"} & named(summarize([*scores, SCORES])).keys()  # not of a part of the views
+    of_restorations = [replace(item, views=()) for item in scores]
+    assert summarize_sets(of_restorations)[0].measure.label == "FID of 12 restorations"
+    assert summarize_sets([*scores, SCORES]) == []  # not of a part of the views
+    assert summarize_sets([replace(SCORES, features=SetFeatures(torch.ones(1, 8), torch.ones(1, 8)))]) == []
 
 
 def test_metrics_have_values_where_they_were_measured() -> None:
