@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import Conv2d
 
 from nvb_core.images import to_uint8
 
@@ -43,7 +44,7 @@ class ConvNorm(nn.Module):
         super().__init__()
         kernel = conv.kernel if isinstance(conv.kernel, tuple) else (conv.kernel, conv.kernel)
         padding = (kernel[0] // 2, kernel[1] // 2) if conv.pad and conv.stride == 1 else (0, 0)
-        self.conv = nn.Conv2d(width, conv.width, kernel, conv.stride, padding, bias=False)
+        self.conv = Conv2d(width, conv.width, kernel, conv.stride, padding, bias=False)
         self.bn = nn.BatchNorm2d(conv.width, eps=0.001)
 
     def forward(self, features: Tensor) -> Tensor:

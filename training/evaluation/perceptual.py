@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import Conv2d
 
 from nvb_core.errors import ConfigError
 
@@ -36,7 +37,7 @@ class VGG16(nn.Sequential):
         for stage, widths in enumerate(VGG16_STAGES):
             layers += [nn.MaxPool2d(2)] if stage else []
             for wider in widths:
-                layers += [nn.Conv2d(width, wider, 3, padding=1), nn.ReLU()]
+                layers += [Conv2d(width, wider, 3, padding=1), nn.ReLU()]
                 width = wider
         super().__init__(*layers)
 
@@ -46,17 +47,17 @@ class AlexNet(nn.Sequential):
 
     def __init__(self) -> None:
         super().__init__(
-            nn.Conv2d(3, 64, 11, stride=4, padding=2),
+            Conv2d(3, 64, 11, stride=4, padding=2),
             nn.ReLU(),
             nn.MaxPool2d(3, 2),
-            nn.Conv2d(64, 192, 5, padding=2),
+            Conv2d(64, 192, 5, padding=2),
             nn.ReLU(),
             nn.MaxPool2d(3, 2),
-            nn.Conv2d(192, 384, 3, padding=1),
+            Conv2d(192, 384, 3, padding=1),
             nn.ReLU(),
-            nn.Conv2d(384, 256, 3, padding=1),
+            Conv2d(384, 256, 3, padding=1),
             nn.ReLU(),
-            nn.Conv2d(256, 256, 3, padding=1),
+            Conv2d(256, 256, 3, padding=1),
             nn.ReLU(),
         )
 

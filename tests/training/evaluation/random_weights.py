@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import Conv2d
 
 VGG16_LAYERS = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M")
 """Configuration D of Simonyan and Zisserman 2014."""
@@ -21,7 +22,7 @@ def torchvision_layers(name: str) -> nn.Sequential:
             layers.append(nn.MaxPool2d(pool, 2))
             continue
         wider, *shape = entry if isinstance(entry, tuple) else (entry, 3, 1, 1)
-        layers += [nn.Conv2d(width, wider, *shape), nn.ReLU(inplace=True)]
+        layers += [Conv2d(width, wider, *shape), nn.ReLU(inplace=True)]
         width = wider
     return nn.Sequential(*layers)
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from torch.nn import Conv2d
 
 from nvb_core.errors import ConfigError
 from training.evaluation.weights_files import (
@@ -113,7 +114,7 @@ def test_nothing_but_tensors_is_read(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_filling_is_strict() -> None:
-    module, path = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)), Path("some.pth")
+    module, path = nn.Sequential(Conv2d(3, 4, 1), nn.BatchNorm2d(4)), Path("some.pth")
     state = {key: torch.rand(value.shape) for key, value in module.state_dict().items() if "tracked" not in key}
     fill(module, {**state, "classifier.weight": torch.rand(1)}, ("classifier.",), path)
     assert all(torch.equal(module.state_dict()[key], value) for key, value in state.items())
