@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -31,6 +32,7 @@ def write(out: Path, resumed: int, *steps: int) -> None:
 
 def test_tensorboard_goes_on_from_the_resumed_step(tmp_path: Path) -> None:
     write(tmp_path, 0, 1, 2, 3, 4)
+    time.sleep(1.1)  # files of one second are read in the order of their numbers as text: 10 before 9
     write(tmp_path, 2, 3)
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
