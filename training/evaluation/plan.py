@@ -17,6 +17,7 @@ from nvb_core.model import NVBModel
 from nvb_core.sampling import SamplingOptions
 
 from ..export import git_revision
+from ..judges.judges import left_out
 from .benchmark import Benchmark
 from .extra import ExtraMetrics
 from .face_folder import FaceBenchmark
@@ -146,7 +147,7 @@ class Plan:
             scores=evaluation.scores(self.seeds),
             methods={method.name: self._measure_method(method, level) for method in self.methods(level)},
             names=names,
-            remarks=self.extra.remarks,
+            remarks=(*left_out(), *self.extra.remarks),
             notes=self.extra.notes,
         )
 

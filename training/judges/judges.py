@@ -17,9 +17,11 @@ from nvb_core.errors import CheckpointError
 from nvb_core.staging import write_atomically
 from nvb_core.tensor_files import open_safetensors, read_exactly
 
+from ..heads.basis import basis_path
 from .network import JudgeConfig, JudgeNetwork
 
-SHIPPED = Path(__file__).with_name("judges.safetensors")
+INSTALLED = basis_path().with_name("judges.safetensors")
+"""Where trained judges are looked for: beside the baked heads, in $NVB_FACE_CACHE or ~/.cache/nvb-face."""
 FORMAT, VERSION = "nvb-face-judges", "1"
 AT_ONCE = 64
 
@@ -90,6 +92,18 @@ def _tuple(value: Any) -> Any:
 
 
 @functools.cache
-def load_judges() -> Judges:
-    """The shipped ones."""
-    return read_judges(SHIPPED)
+def load_judges() -> Judges | None:
+    """The installed ones; None if there are none. Raises CheckpointError for a file that isn't theirs."""
+    return read_judges(INSTALLED) if INSTALLED.is_file() else None
+
+
+def left_out() -> tuple[str, ...]:
+    """A line that says what isn't measured, where no judges are installed."""
+    if INSTALLED.is_file():
+        return ()
+    return (f"ID and POSE left out: no judges at {INSTALLED}; training/judges/judges.md says how to train them",)
+
+
+def installed_sources() -> list[Path]:
+    """Files that readings depend on."""
+    return [*Path(__file__).parent.glob("*.py"), *([INSTALLED] if INSTALLED.is_file() else [])]
