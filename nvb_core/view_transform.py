@@ -101,6 +101,17 @@ class AggregatorBlock(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """x (B, D, n, width), condition (B, width) -> (B, D, n, width)."""
+        x, normed = self._attend(x, condition)
+        return x + self.feed_forward(normed)
+
+    def mean_over_depth(self, x: Tensor, condition: Tensor) -> Tensor:
+        """What `forward` gives, averaged over D: (B, n, width). The last layer, being linear, follows the mean."""
+        x, normed = self._attend(x, condition)
+        first, activation, last = self.feed_forward
+        return x.mean(dim=1) + last(activation(first(normed)).mean(dim=1))
+
+    def _attend(self, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """Both attentions' result, and what the feed-forward sees of it; (B, D, n, width) each."""
         batch, depth = x.shape[:2]
 
         def modulated(norm: nn.Module) -> Tensor:
@@ -110,7 +121,7 @@ class AggregatorBlock(nn.Module):
         x = x + rearrange(self.along_depth(rays), "(b n) d c -> b d n c", b=batch)
         planes = rearrange(modulated(self.norm2), "b d n c -> (b d) n c")
         x = x + rearrange(self.across_plane(planes), "(b d) n c -> b d n c", b=batch)
-        return x + self.feed_forward(modulated(self.norm3))
+        return x, modulated(self.norm3)
 
 
 class DepthAggregator(nn.Module):
@@ -134,9 +145,11 @@ class DepthAggregator(nn.Module):
         x = self.proj_in(rearrange(frustum, "b c d h w -> b d (h w) c")) + self.position.to(device)
         x = x + rearrange(~inside, "b d h w -> b d (h w) 1").to(x.dtype) * self.outside.to(device)
         condition = self.time(timesteps)
-        for block in self.blocks:
+        *blocks, last = self.blocks
+        for block in blocks:
             x = block(x, condition)
-        return rearrange(self.proj_out(self.norm_out(x.mean(dim=1))), "b (h w) c -> b c h w", h=height)
+        x = last.mean_over_depth(x, condition)
+        return rearrange(self.proj_out(self.norm_out(x)), "b (h w) c -> b c h w", h=height)
 
 
 class ViewTransform(nn.Module):

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from nvb_core.cameras import Cameras
 from nvb_core.config import tiny_config
+from nvb_core.layers import start_constant_
 from nvb_core.model import NVBModel
 from nvb_core.view_transform import DepthAggregator, FeatureVolume, ViewTransform
 
@@ -69,8 +70,10 @@ def test_modulation_does_nothing_before_training(features: torch.Tensor) -> None
     assert torch.equal(first, volume(features, vector.flip(0), torch.tensor([999, 500])))
 
 
-def test_aggregator_is_the_mean_over_depth_when_it_has_no_blocks() -> None:
-    aggregator = DepthAggregator(CHANNELS, 8, blocks=0, heads=2, depth=DEPTH, size=CELLS)
+def test_aggregator_is_the_mean_over_depth_when_its_block_adds_nothing() -> None:
+    aggregator = DepthAggregator(CHANNELS, 8, blocks=1, heads=2, depth=DEPTH, size=CELLS)
+    for layer in (m for m in aggregator.blocks.modules() if isinstance(m, torch.nn.Linear)):
+        start_constant_(layer)
     frustum = torch.randn(1, CHANNELS, DEPTH, CELLS, CELLS)
     inside = torch.ones(1, DEPTH, CELLS, CELLS, dtype=torch.bool)
     output = aggregator(frustum, inside, T)
@@ -78,6 +81,14 @@ def test_aggregator_is_the_mean_over_depth_when_it_has_no_blocks() -> None:
     rays = aggregator.proj_in(frustum[0, :, :, row, column].mT) + aggregator.position[0, :, row * CELLS + column]
     expected = aggregator.proj_out(F.layer_norm(rays.mean(dim=0), (8,)))
     torch.testing.assert_close(output[0, :, row, column], expected)
+
+
+def test_the_mean_over_depth_of_a_block_is_that_of_all_its_planes() -> None:
+    block = DepthAggregator(CHANNELS, 8, blocks=1, heads=2, depth=DEPTH, size=CELLS).blocks[0]
+    for parameter in block.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    x, condition = torch.randn(2, DEPTH, CELLS**2, 8), torch.randn(2, 8)
+    torch.testing.assert_close(block.mean_over_depth(x, condition), block(x, condition).mean(dim=1))
 
 
 def test_aggregator_knows_planes_time_and_what_is_outside(view: ViewTransform) -> None:
