@@ -206,7 +206,8 @@ class Cameras:
 
     def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> Cameras:
         """A sub-batch; an int gives a batch of one."""
-        return Cameras(self.cam2world[index].reshape(-1, 4, 4), self.intrinsics[index].reshape(-1, 3, 3))
+        chosen = list(index) if isinstance(index, Sequence) else index  # a tuple would mean dimensions
+        return Cameras(self.cam2world[chosen].reshape(-1, 4, 4), self.intrinsics[chosen].reshape(-1, 3, 3))
 
     def __iter__(self) -> Iterator[Cameras]:
         return (self[i] for i in range(len(self)))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -379,3 +380,12 @@ def test_label_and_vector_shapes_are_checked() -> None:
 def test_json_goes_through_the_text_form() -> None:
     batch = Cameras.from_angles([0, 30], 10, 5)
     assert torch.equal(Cameras.from_json(json.dumps(batch.to_json())).to_eg3d(), batch.to_eg3d())
+
+
+@pytest.mark.parametrize(
+    ("index", "yaws_deg"),
+    [(1, [10]), (slice(0, None, 2), [0, 20]), ((2, 0), [20, 0]), ([2, 0], [20, 0]), (torch.tensor([2, 0]), [20, 0])],
+)
+def test_parts_of_a_batch(index: int | slice | Sequence[int] | torch.Tensor, yaws_deg: list[float]) -> None:
+    cameras = Cameras.from_angles([0.0, 10.0, 20.0])
+    assert cameras[index].angles().yaw_deg.tolist() == pytest.approx(yaws_deg)
