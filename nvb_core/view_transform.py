@@ -11,6 +11,8 @@ Where a network runs from a part of its weights, what isn't in a layer of `opera
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from einops import rearrange
 from torch import Tensor, nn
@@ -145,7 +147,7 @@ class DepthAggregator(nn.Module):
         x = self.proj_in(rearrange(frustum, "b c d h w -> b d (h w) c")) + self.position.to(device)
         x = x + rearrange(~inside, "b d h w -> b d (h w) 1").to(x.dtype) * self.outside.to(device)
         condition = self.time(timesteps)
-        *blocks, last = self.blocks
+        *blocks, last = cast("list[AggregatorBlock]", list(self.blocks))
         for block in blocks:
             x = block(x, condition)
         x = last.mean_over_depth(x, condition)

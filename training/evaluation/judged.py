@@ -25,22 +25,19 @@ DIGITS = 5
 class Judged:
     """Of one identity with N views."""
 
-    restored_identity: float | None
-    degraded_identity: float | None
-    true_embedding: tuple[float, ...] | None
-    generated_embedding: tuple[float, ...] | None
-    of_views: Sequence[Sequence[float | None]]
+    restored_identity: float
+    degraded_identity: float
+    true_embedding: tuple[float, ...]
+    generated_embedding: tuple[float, ...]
+    of_views: tuple[list[float], ...]
     """Columns of N: ID, yaw and pitch error, the judge's own yaw and pitch error; as ViewScores ends."""
 
 
 def judge(face: BenchmarkFace, generated: GeneratedFaces, index: int) -> Judged:
-    """Read the pictures of face `index` of a batch and the true ones, all at once; None throughout without judges."""
-    judges = load_judges()
-    if judges is None:
-        return Judged(None, None, None, None, [[None] * len(face.targets)] * 5)
+    """Read the pictures of face `index` of a batch and the true ones, all at once."""
     views, truth = generated.views[index], face.targets
     others = torch.stack([face.image, generated.restored[index], generated.degraded[index]])
-    readings = judges.read(torch.cat([views, truth, others]))
+    readings = load_judges().read(torch.cat([views, truth, others]))
     seen, true, (clean, restored, degraded) = readings.embeddings.split([len(views), len(truth), len(others)])
     angles = face.cameras.targets.angles()
     wanted = torch.stack([angles.yaw_deg, angles.pitch_deg], dim=1).float()

@@ -65,9 +65,9 @@ class PhotoScores:
     flow_share: float
     niqe: float | None
     """Of the views together; None where there is no model of clean pictures of this size."""
-    identity: float | None
-    """Mean cosine of the ID judge's embeddings of the restoration and of each view; None without judges."""
-    pose_error_deg: float | None
+    identity: float
+    """Mean cosine of the ID judge's embeddings of the restoration and of each view."""
+    pose_error_deg: float
     """Mean difference of the yaw that the POSE judge reads in a view from the one asked for."""
 
 
@@ -90,7 +90,9 @@ def score_photo(name: str, pictures: PhotoPictures) -> PhotoScores:
     """Measure a photo's pictures."""
     angles = pictures.camera.angles()
     flow = flow_agreement(*pictures.pair)
-    identity, pose_error_deg = read_photo(pictures)
+    readings = load_judges().read(torch.cat([pictures.restored[None], pictures.views]))
+    own, *others = readings.embeddings
+    yaws = readings.angles_deg[1:, 0] - torch.tensor(VIEWS_DEG)
     return PhotoScores(
         name=name,
         yaw_deg=float(angles.yaw_deg),
@@ -100,20 +102,9 @@ def score_photo(name: str, pictures: PhotoPictures) -> PhotoScores:
         flow_psnr=flow.psnr,
         flow_share=flow.share,
         niqe=niqe(pictures.views),
-        identity=identity,
-        pose_error_deg=pose_error_deg,
+        identity=float(torch.stack(others).matmul(own).mean()),
+        pose_error_deg=float(yaws.abs().mean()),
     )
-
-
-def read_photo(pictures: PhotoPictures) -> tuple[float | None, float | None]:
-    """What the judges say of a photo's pictures, identity and error of yaw; None without judges."""
-    judges = load_judges()
-    if judges is None:
-        return None, None
-    readings = judges.read(torch.cat([pictures.restored[None], pictures.views]))
-    own, *others = readings.embeddings
-    yaws = readings.angles_deg[1:, 0] - torch.tensor(VIEWS_DEG)
-    return float(torch.stack(others).matmul(own).mean()), float(yaws.abs().mean())
 
 
 def coarse_psnr(image: Tensor, photo: Tensor) -> float:

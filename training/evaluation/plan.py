@@ -17,7 +17,6 @@ from nvb_core.model import NVBModel
 from nvb_core.sampling import SamplingOptions
 
 from ..export import git_revision
-from ..judges.judges import left_out
 from .benchmark import Benchmark
 from .extra import ExtraMetrics
 from .face_folder import FaceBenchmark
@@ -147,7 +146,7 @@ class Plan:
             scores=evaluation.scores(self.seeds),
             methods={method.name: self._measure_method(method, level) for method in self.methods(level)},
             names=names,
-            remarks=(*left_out(), *self.extra.remarks),
+            remarks=self.extra.remarks,
             notes=self.extra.notes,
         )
 

@@ -153,24 +153,16 @@ def whole_picture(path: Path, size: int) -> Tensor:
     return pixels if width == size else crop_image(pixels, CropBox(width / 2, width / 2, width), size)
 
 
-def read_identities(clean: Tensor, found: Tensor) -> tuple[float | None, float | None]:
-    """ID of the degraded and of the restored picture (2, 3, S, S) against clean (1, 3, S, S); None without judges."""
-    judges = load_judges()
-    if judges is None:
-        return None, None
-    true, degraded, restored = judges.read(torch.cat([clean, found])).embeddings
-    return float(true @ degraded), float(true @ restored)
-
-
 def score_pair(
     pair: RestorationPair, restored: Tensor, machine: str, extra: ExtraMetrics | None = None
 ) -> IdentityScores:
     """A restoration (3, S, S) against the clean picture; nothing of views or cameras."""
     clean = pair.clean[None]
     found = torch.stack([pair.degraded, restored])
-    degraded_identity, restored_identity = read_identities(clean, found)
+    true, *others = load_judges().read(torch.cat([clean, found])).embeddings
     degraded_psnr, restored_psnr = psnr(found, clean).tolist()
     degraded_ssim, restored_ssim = ssim(found, clean.expand_as(found)).tolist()
+    degraded_identity, restored_identity = (float(true @ other) for other in others)
     scores = IdentityScores(
         seed=pair.seed,
         camera=None,

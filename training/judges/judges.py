@@ -17,11 +17,9 @@ from nvb_core.errors import CheckpointError
 from nvb_core.staging import write_atomically
 from nvb_core.tensor_files import open_safetensors, read_exactly
 
-from ..heads.basis import basis_path
-from .network import JudgeConfig, JudgeNetwork
+from .network import MIRRORED, JudgeConfig, JudgeNetwork
 
-INSTALLED = basis_path().with_name("judges.safetensors")
-"""Where trained judges are looked for: beside the baked heads, in $NVB_FACE_CACHE or ~/.cache/nvb-face."""
+SHIPPED = Path(__file__).with_name("judges.safetensors")
 FORMAT, VERSION = "nvb-face-judges", "1"
 AT_ONCE = 64
 
@@ -44,9 +42,16 @@ class Judges:
     def read(self, images: Tensor) -> Readings:
         """Images (M, 3, S, S) in [-1, 1] of any size; each reads as it would alone."""
         size = self.network.config.size
-        parts = [self.network(fitted(part.float(), size)) for part in images.split(AT_ONCE)]
-        embeddings, angles = (torch.cat(values) for values in zip(*parts, strict=True))
-        return Readings(F.normalize(embeddings), angles)
+        parts = [self._read(fitted(part.float(), size)) for part in images.split(AT_ONCE)]
+        embeddings, angles_deg = (torch.cat(values) for values in zip(*parts, strict=True))
+        return Readings(embeddings, angles_deg)
+
+    def _read(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeddings and angles, each the mean of what a picture and its mirror image tell."""
+        embeddings, angles_deg = self.network(torch.cat([images, images.flip(-1)]))
+        person, mirrored_person = F.normalize(embeddings).chunk(2)
+        seen, mirrored = angles_deg.chunk(2)
+        return F.normalize(person + mirrored_person), (seen + MIRRORED * mirrored) / 2
 
 
 def fitted(images: Tensor, size: int) -> Tensor:
@@ -92,18 +97,6 @@ def _tuple(value: Any) -> Any:
 
 
 @functools.cache
-def load_judges() -> Judges | None:
-    """The installed ones; None if there are none. Raises CheckpointError for a file that isn't theirs."""
-    return read_judges(INSTALLED) if INSTALLED.is_file() else None
-
-
-def left_out() -> tuple[str, ...]:
-    """A line that says what isn't measured, where no judges are installed."""
-    if INSTALLED.is_file():
-        return ()
-    return (f"ID and POSE left out: no judges at {INSTALLED}; training/judges/judges.md says how to train them",)
-
-
-def installed_sources() -> list[Path]:
-    """Files that readings depend on."""
-    return [*Path(__file__).parent.glob("*.py"), *([INSTALLED] if INSTALLED.is_file() else [])]
+def load_judges() -> Judges:
+    """The shipped ones."""
+    return read_judges(SHIPPED)

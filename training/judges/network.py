@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn import Conv2d, GroupNorm, Linear
 
 ANGLE_UNIT_DEG = 30.0
 """What the angle head calls 1."""
+MIRRORED = torch.tensor([-1.0, 1.0, -1.0])
+"""What mirroring a picture does to yaw, pitch and roll."""
 
 
 @dataclass(frozen=True)
@@ -19,16 +22,20 @@ class JudgeConfig:
 
     size: int = 96
     """Side of the pictures in pixels."""
-    widths: tuple[int, ...] = (40, 80, 160, 256)
-    """Channels of each level; each halves the picture, the first takes a quarter of it."""
-    blocks: tuple[int, ...] = (1, 2, 2, 1)
+    patch: int = 3
+    """Side of the pixels that the first level takes together."""
+    widths: tuple[int, ...] = (24, 48, 64, 80)
+    """Channels of each level; each halves the picture."""
+    blocks: tuple[int, ...] = (2, 2, 2, 1)
     """Residual blocks of each level."""
-    embedding: int = 128
+    squeezed: int = 44
+    """Channels that are left of the last level; both heads read all of its cells."""
+    embedding: int = 96
 
     @property
-    def cells(self) -> int:
-        """Side of the last level."""
-        return self.size // (4 * 2 ** (len(self.widths) - 1))
+    def features(self) -> int:
+        """Numbers that both heads read."""
+        return self.squeezed * (self.size // (self.patch * 2 ** (len(self.widths) - 1))) ** 2
 
 
 class ResidualBlock(nn.Module):
@@ -53,18 +60,19 @@ class JudgeNetwork(nn.Module):
         super().__init__()
         self.config = config
         first, *_, last = config.widths
-        layers: list[nn.Module] = [Conv2d(3, first, 4, stride=4), GroupNorm(8, first), nn.ReLU()]
+        patches = Conv2d(3, first, config.patch, stride=config.patch)
+        layers: list[nn.Module] = [patches, GroupNorm(8, first), nn.ReLU()]
         layers += [ResidualBlock(first) for _ in range(config.blocks[0])]
         for (before, width), count in zip(pairwise(config.widths), config.blocks[1:], strict=True):
             layers += [Conv2d(before, width, 2, stride=2), GroupNorm(8, width), nn.ReLU()]
             layers += [ResidualBlock(width) for _ in range(count)]
-        self.trunk = nn.Sequential(*layers)
-        self.identity = Linear(last * config.cells**2, config.embedding)
-        self.pose = Linear(last * config.cells**2, 3)
+        self.trunk = nn.Sequential(*layers, Conv2d(last, config.squeezed, 1), nn.ReLU(), nn.Flatten())
+        self.identity = Linear(config.features, config.embedding)
+        self.pose = Linear(config.features, 3)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """See the class."""
-        features = self.trunk(images).flatten(1)
+        features = self.trunk(images)
         return self.identity(features), self.pose(features) * ANGLE_UNIT_DEG
 
 

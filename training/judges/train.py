@@ -29,13 +29,11 @@ from ..options import RunOptions
 from ..state import Progress
 from ..validation import ValidationSource
 from .judges import save_judges
-from .network import JudgeConfig, JudgeNetwork, margin_loss, pose_loss
+from .network import MIRRORED, JudgeConfig, JudgeNetwork, margin_loss, pose_loss
 from .people import SIZE
 from .traits import trait_table
 
 VALIDATION_STREAM = 1_000_001
-MIRRORED = torch.tensor([-1.0, 1.0, -1.0])
-"""What mirroring does to yaw, pitch and roll."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +41,8 @@ class JudgeOptions(RunOptions):
     """The judges of identity and pose. All values are chosen."""
 
     lr: float = 1.5e-3
-    batch_size: int = 96
-    steps: int = 6000
+    batch_size: int = 64
+    steps: int = 16000
     weight_decay: float = 0.02
     decay_fraction: float = 0.8
     ema_decay: float = 0.997

@@ -23,7 +23,7 @@ from nvb_core.errors import ConfigError, NVBError
 from nvb_core.staging import write_atomically
 
 from ..data import FaceFolder, read_index, to_float
-from .judges import INSTALLED, Readings, read_judges
+from .judges import SHIPPED, Readings, read_judges
 from .people import SIZE, scene_of
 
 PAIRS = 200_000
@@ -36,7 +36,7 @@ class Options:
 
     data: Path
     """Face folder of held-out people."""
-    weights: Path = INSTALLED
+    weights: Path = SHIPPED
     """Judges."""
     level: str = "level0"
     """How bad the pictures are made first: level0 leaves them, level1 is what restorations come from."""

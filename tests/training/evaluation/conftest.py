@@ -110,23 +110,3 @@ def make_face() -> Callable[[int], BenchmarkFace]:
         return BenchmarkFace(seed, cameras, images[0], images[1:-2], (first, second))
 
     return make
-
-
-@pytest.fixture(autouse=True)
-def no_judges(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Whatever is installed on this machine."""
-    from training.judges import judges
-
-    judges.load_judges.cache_clear()
-    monkeypatch.setattr(judges, "INSTALLED", tmp_path / "none.safetensors")
-
-
-@pytest.fixture
-def random_judges(no_judges: None) -> None:
-    """Judges of random weights, installed."""
-    from training.judges import judges
-    from training.judges.network import JudgeConfig, JudgeNetwork
-
-    torch.manual_seed(0)
-    network = JudgeNetwork(JudgeConfig(size=32, widths=(8, 16), blocks=(1, 1), embedding=8))
-    judges.save_judges(network, judges.INSTALLED, {})

@@ -181,7 +181,7 @@ def test_evaluation_with_every_metric(
     assert true["kid_1000"]["value"] < figures["kid_1000"]["value"]
     assert true["lpips_alexnet"]["value"] == 0
     assert true["plugged_identity"]["value"] == pytest.approx(1)
-    assert report["remarks"][1].startswith("LPIPS (VGG16) and DISTS left out")
+    assert report["remarks"][0].startswith("LPIPS (VGG16) and DISTS left out")
     assert "features" in report["identities"][0]
     markdown = (out / "report.md").read_text()
     assert "| FID of 6 novel views | " in markdown

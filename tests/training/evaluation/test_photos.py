@@ -63,7 +63,7 @@ def test_photos_end_to_end(
     assert "c.png" in captured.err
     report = json.loads((tmp_path / "out/report.json").read_text())
     assert [item["name"] for item in report["photos"]] == ["a.png", "b.png"]
-    assert all(0 <= item["flow_share"] <= 1 and item["identity"] is None for item in report["photos"])
+    assert all(0 <= item["flow_share"] <= 1 and -1 <= item["identity"] <= 1 for item in report["photos"])
     with Image.open(tmp_path / "out/sheet.png") as sheet:
         assert sheet.size == (32 * (3 + len(VIEWS_DEG)), 2 * (32 + 20))
         first = sheet.crop((0, 20, 32, 52)).convert("RGB")

@@ -103,7 +103,7 @@ def test_report_files(tmp_path: Path) -> None:
     assert [identity["seed"] for identity in written["identities"]] == [1_000_000, 1_000_001, 1_000_002]
     assert written["identities"][0]["views"][1]["ssim"] == 0.71
     markdown = (tmp_path / "out/report.md").read_text()
-    assert markdown.startswith("# some.safetensors: 9 of 10 bars met\n")
+    assert markdown.startswith("# some.safetensors: 9 of 13 bars met\n")
     assert "| novel views PSNR | 22.00 dB | 22.00 – 22.00 | >= 21.5 | met |\n" in markdown
     assert "| neighbours 5° apart, skin | nothing to measure |  | >= 26 | missed |\n" in markdown
     assert "| predicted yaw, mean error | 2.00° | 2.00 – 2.00 | <= 3 | met |\n" in markdown
@@ -129,7 +129,7 @@ def test_table_shows_every_figure() -> None:
     console.print(to_table(make_report(2)))
     console.file.close()
     text = console.export_text()
-    assert "9 of 10 bars met" in text
+    assert "9 of 13 bars met" in text
     assert "missed" in text
     assert "true neighbours, skin" in text
 

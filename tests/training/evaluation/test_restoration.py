@@ -48,7 +48,6 @@ def test_whole_pictures_of_any_size(tmp_path: Path) -> None:
     torch.testing.assert_close(pair.clean, torch.nn.functional.avg_pool2d(clean, 2), atol=0.05, rtol=0)
 
 
-@pytest.mark.usefixtures("random_judges")
 def test_scores_of_a_pair(tmp_path: Path) -> None:
     make_pairs(tmp_path)
     pair = PairFolder(tmp_path, SIZE).load(0)
@@ -78,7 +77,6 @@ def test_a_batch_restores_as_each_alone(model: NVBModel, tmp_path: Path) -> None
         assert item.scores.seconds["restoration"] > 0
 
 
-@pytest.mark.usefixtures("random_judges")
 def test_evaluation_of_pairs(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_pairs(tmp_path / "celeba")
     methods = ["--method", f"true={tmp_path / 'celeba/hq'}", "--method", f"none={tmp_path / 'celeba/lq'}"]
