@@ -20,7 +20,7 @@ from .table import method_table, write_result
 from .variants import Experiment, measured
 
 COUNTS = (20, 5, 10, 50)  # what the model's card is measured with first
-SHOWN = ("restored_psnr", "psnr", "ssim", "ms_ssim", "identity", "yaw_reading_error", "pair_psnr")
+SHOWN = ("restored_psnr", "psnr", "ssim", "ms_ssim", "identity", "yaw_reading_error", "pair_psnr", "niqe")
 
 
 @dataclass(frozen=True)

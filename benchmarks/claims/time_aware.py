@@ -9,13 +9,44 @@ the first.
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import torch
 import tyro
+from torch import Tensor
+
+from nvb_core.checkpoint import load_model
+from nvb_core.pipeline import encode_faces
+from training.evaluation.benchmark import HELD_OUT_SEED, Benchmark, BenchmarkSettings
 
 from .table import method_table, write_result
-from .variants import REFERENCE, Experiment, Variant, measured_variant
+from .variants import REFERENCE, Experiment, Variant, measured_variant, trained
 
 BLIND = Variant("blind", time_aware=False)
 SHOWN = ("restored_psnr", "psnr", "ssim", "ms_ssim", "identity", "yaw_reading_error", "pair_psnr")
+
+
+def features_at(path: Path, experiment: Experiment, timestep: int) -> Tensor:
+    """What a checkpoint's encoder makes of the clean photos of four held-out heads: (4, C, h, w)."""
+    model = load_model(path)
+    benchmark = Benchmark(
+        experiment.folder / "heads_measured", BenchmarkSettings(experiment.views, model.config.image_size)
+    )
+    seeds = range(HELD_OUT_SEED, HELD_OUT_SEED + 4)
+    for _ in benchmark.render(seeds, experiment.workers):
+        pass
+    return encode_faces(model, torch.stack([benchmark.load(seed).image for seed in seeds])).at(timestep)
+
+
+def encoder_table(experiment: Experiment) -> list[str]:
+    """Markdown: how far time and person move the features, relative to their size."""
+    lines = ["| features of | timestep 0 to 999 | one person to another |", "|---|---|---|"]
+    for name, path in {"time-aware encoder": trained(REFERENCE, experiment), "weights": experiment.weights}.items():
+        first, last = (features_at(path, experiment, timestep) for timestep in (0, 999))
+        over_time = (last - first).norm() / first.norm()
+        over_people = (first - first.roll(1, dims=0)).norm() / first.norm()
+        lines.append(f"| {name} | {over_time:.3f} | {over_people:.2f} |")
+    return [*lines, ""]
 
 
 def main(experiment: Experiment) -> None:
@@ -30,6 +61,7 @@ def main(experiment: Experiment) -> None:
         )
         for level in (1, 2)
     }
+    sections["What the encoder makes of time"] = encoder_table(experiment)
     write_result(
         experiment.folder / "time_aware.md",
         "Time-aware encoder on and off",
