@@ -150,7 +150,7 @@ def measured(
             "seed": experiment.seed,
             "dtype": experiment.dtype,
         },
-        [SHIPPED],
+        [SHIPPED, *SHIPPED.parent.glob("*.py")],
     )
     folder = experiment.folder / "scores" / f"{name}-level{level}-{key}"
     missing = [seed for seed in experiment.seeds if not (folder / f"{seed:08d}.json").is_file()]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training.judges.judges import Readings
-from training.judges.verify import accuracy, auc
+from training.judges.people import HELD_OUT_SEED, People, render_people
+from training.judges.verify import Options, accuracy, auc, verify
 
 numbers = st.lists(st.integers(0, 5).map(float), min_size=1, max_size=12)
 
@@ -40,3 +43,14 @@ def test_one_scene_is_no_proof() -> None:
     found = accuracy(Readings(embeddings, torch.zeros(8, 3)), people, scenes, torch.zeros(8, 3))
     assert found.auc < 0.5
     assert found.cosine_same == 0.0
+
+
+def test_shipped_judges_read_people_they_have_not_seen(tmp_path: Path) -> None:
+    """Loosely: the card's figures are of 200 people, these are of six."""
+    for _ in render_people(tmp_path, People(HELD_OUT_SEED, 6), 2):
+        pass
+    found = verify(Options(tmp_path))
+    assert (found.people, found.pictures) == (6, 72)
+    assert found.auc_same_hair > 0.95
+    assert found.yaw_error_deg < 3.5
+    assert found.cosine_same > found.cosine_other + 0.3
