@@ -137,7 +137,8 @@ def make_evaluation(options: Options) -> tuple[PhotoEvaluation, dict[str, Any]]:
         **{key: value for key, value in asdict(options.face).items() if key != "box" or value is not None},
     }
     sources = [path for file in (nvb_core.__file__, __file__) for path in Path(str(file)).parent.glob("*.py")]
-    folder = options.out / f"photos-{digest(described, [*sources, SHIPPED])}"
+    sources += [SHIPPED, *SHIPPED.parent.glob("*.py")]
+    folder = options.out / f"photos-{digest(described, sources)}"
     model = functools.cache(lambda: load_model(options.weights, str(device), dtype, base=options.base))
     sampling = SamplingOptions(options.steps, seed=options.seed)
     return PhotoEvaluation(folder, model, plan_faces(options.face), sampling), described
