@@ -26,8 +26,8 @@ BLIND = Variant("blind", time_aware=False)
 SHOWN = ("restored_psnr", "psnr", "ssim", "ms_ssim", "identity", "yaw_reading_error", "pair_psnr")
 
 
-def features_at(path: Path, experiment: Experiment, timestep: int) -> Tensor:
-    """What a checkpoint's encoder makes of the clean photos of four held-out heads: (4, C, h, w)."""
+def first_and_last_features(path: Path, experiment: Experiment) -> tuple[Tensor, Tensor]:
+    """What a checkpoint's encoder makes of four held-out heads' clean photos at timesteps 0 and 999: (4, C, h, w)."""
     model = load_model(path)
     benchmark = Benchmark(
         experiment.folder / "heads_measured", BenchmarkSettings(experiment.views, model.config.image_size)
@@ -35,14 +35,15 @@ def features_at(path: Path, experiment: Experiment, timestep: int) -> Tensor:
     seeds = range(HELD_OUT_SEED, HELD_OUT_SEED + 4)
     for _ in benchmark.render(seeds, experiment.workers):
         pass
-    return encode_faces(model, torch.stack([benchmark.load(seed).image for seed in seeds])).at(timestep)
+    features = encode_faces(model, torch.stack([benchmark.load(seed).image for seed in seeds]))
+    return features.at(0), features.at(999)
 
 
 def encoder_table(experiment: Experiment) -> list[str]:
     """Markdown: how far time and person move the features, relative to their size."""
     lines = ["| features of | timestep 0 to 999 | one person to another |", "|---|---|---|"]
     for name, path in {"time-aware encoder": trained(REFERENCE, experiment), "weights": experiment.weights}.items():
-        first, last = (features_at(path, experiment, timestep) for timestep in (0, 999))
+        first, last = first_and_last_features(path, experiment)
         over_time = (last - first).norm() / first.norm()
         over_people = (first - first.roll(1, dims=0)).norm() / first.norm()
         lines.append(f"| {name} | {over_time:.3f} | {over_people:.2f} |")

@@ -26,7 +26,7 @@ from training.evaluation.benchmark import HELD_OUT_SEED, Benchmark, BenchmarkFac
 from training.evaluation.measure import GeneratedFaces, MeasureSettings, generate, machine_name, score
 from training.evaluation.scores import IdentityScores, read_scores, write_scores
 from training.export import MODEL_NAME
-from training.judges.judges import SHIPPED
+from training.judges.judges import reading_sources
 from training.loop import Trainer
 from training.options import Step2Options
 from training.step2 import Step2Stage
@@ -150,7 +150,7 @@ def measured(
             "seed": experiment.seed,
             "dtype": experiment.dtype,
         },
-        [SHIPPED, *SHIPPED.parent.glob("*.py")],
+        reading_sources(),
     )
     folder = experiment.folder / "scores" / f"{name}-level{level}-{key}"
     missing = [seed for seed in experiment.seeds if not (folder / f"{seed:08d}.json").is_file()]

@@ -123,7 +123,7 @@ def make_evaluation(options: Options) -> tuple[PhotoEvaluation, dict[str, Any]]:
     """Check the options; also returns what the results depend on. Raises NVBError."""
     import nvb_core
 
-    from ..judges.judges import SHIPPED
+    from ..judges.judges import reading_sources
     from .benchmark import digest
 
     device = join_launch(options.device).device
@@ -137,8 +137,7 @@ def make_evaluation(options: Options) -> tuple[PhotoEvaluation, dict[str, Any]]:
         **{key: value for key, value in asdict(options.face).items() if key != "box" or value is not None},
     }
     sources = [path for file in (nvb_core.__file__, __file__) for path in Path(str(file)).parent.glob("*.py")]
-    sources += [SHIPPED, *SHIPPED.parent.glob("*.py")]
-    folder = options.out / f"photos-{digest(described, sources)}"
+    folder = options.out / f"photos-{digest(described, [*sources, *reading_sources()])}"
     model = functools.cache(lambda: load_model(options.weights, str(device), dtype, base=options.base))
     sampling = SamplingOptions(options.steps, seed=options.seed)
     return PhotoEvaluation(folder, model, plan_faces(options.face), sampling), described

@@ -28,7 +28,7 @@ import nvb_core
 from nvb_core.model import NVBModel
 from nvb_core.staging import write_atomically
 
-from ..judges.judges import SHIPPED
+from ..judges.judges import reading_sources
 from .benchmark import Benchmark, digest
 from .extra import ExtraMetrics
 from .face_folder import FaceBenchmark, target_cameras
@@ -90,7 +90,7 @@ class BaseEvaluation(ABC):
     def folder(self) -> Path:
         """Where the results of these very settings are kept."""
         sources = [path for file in (nvb_core.__file__, __file__) for path in Path(str(file)).parent.glob("*.py")]
-        sources += [FITTED_MODEL, SHIPPED, *SHIPPED.parent.glob("*.py")]
+        sources += [FITTED_MODEL, *reading_sources()]
         return self.out / f"results-{digest({**self.described, 'weights': self.weights_sha256}, sources)}"
 
     def missing(self, seeds: Sequence[int]) -> list[int]:

@@ -100,3 +100,8 @@ def _tuple(value: Any) -> Any:
 def load_judges() -> Judges:
     """The shipped ones."""
     return read_judges(SHIPPED)
+
+
+def reading_sources() -> list[Path]:
+    """Files that readings depend on."""
+    return [SHIPPED, *SHIPPED.parent.glob("*.py")]
