@@ -1,8 +1,8 @@
 """Muon: matrices step along their orthogonalised momentum, everything else by AdamW.
 
 K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks" (2024), with the step size of J. Liu et al.,
-arXiv 2502.16982, which is that of AdamW, so that both share one learning rate. torch.optim.Muon computes in bf16, which
-takes ten times as long as float32 on a processor without it.
+arXiv 2502.16982, which is that of AdamW, so that both share one learning rate. torch.optim.Muon computes in bf16 on any
+processor, which takes ten times as long as float32 on one without it; here the caller says.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ def matrices(network: nn.Module) -> list[Tensor]:
 
 
 @torch.no_grad()
-def orthogonalised(matrix: Tensor) -> Tensor:
-    """About U V' of a matrix U S V'; the singular values come out between 0.7 and 1.2."""
+def orthogonalised(matrix: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """About U V' of a matrix U S V', computed in dtype; the singular values come out between 0.7 and 1.2."""
     a, b, c = ITERATION
     x = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
-    x = x.float() / x.norm().clamp(min=1e-7)
+    x = (x.float() / x.norm().clamp(min=1e-7)).to(dtype)
     for _ in range(ITERATIONS):
         gram = x @ x.T
         x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
@@ -47,12 +47,13 @@ class Muon(torch.optim.AdamW):
         parameters: list[Tensor],
         matrices: list[Tensor],
         momentum: float = 0.95,
+        dtype: torch.dtype = torch.float32,
         **adam: Any,
     ) -> None:
         orthogonal = {id(matrix) for matrix in matrices}
         others = [parameter for parameter in parameters if id(parameter) not in orthogonal]
         super().__init__([{"params": others}, {"params": matrices}], **adam)
-        self.momentum = momentum
+        self.momentum, self.dtype = momentum, dtype
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -69,6 +70,6 @@ class Muon(torch.optim.AdamW):
         if not state:
             state["momentum"] = torch.zeros_like(matrix)
         state["momentum"].lerp_(gradient, 1 - self.momentum)
-        direction = orthogonalised(gradient.lerp(state["momentum"], self.momentum))  # Nesterov's
+        direction = orthogonalised(gradient.lerp(state["momentum"], self.momentum), self.dtype)  # Nesterov's
         matrix.mul_(1 - lr * weight_decay)
         matrix.add_(direction, alpha=-lr * ADAM_RMS * math.sqrt(max(matrix.shape)))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from nvb_core.errors import ConfigError
 
+from .launch import resolve_precision
 from .muon import Muon, matrices
 from .options import RunOptions
 
@@ -30,7 +31,8 @@ def build_optimizer(network: nn.Module, options: RunOptions) -> torch.optim.Opti
     if options.optimizer == "adamw8bit":
         return _adamw8bit(parameters, settings)
     if options.optimizer == "muon":
-        return Muon(parameters, matrices(network), fused=True, **settings)
+        dtype = torch.bfloat16 if resolve_precision(options.precision) == "bf16" else torch.float32
+        return Muon(parameters, matrices(network), dtype=dtype, fused=True, **settings)
     return torch.optim.AdamW(parameters, fused=True, **settings)
 
 

@@ -22,10 +22,13 @@ def give_gradients(module: Module, seed: int) -> None:
         parameter.grad = torch.randn(parameter.shape, generator=generator)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(16, 16), (8, 40), (40, 8)])
-def test_orthogonalised_keeps_directions_and_evens_out_sizes(shape: tuple[int, int]) -> None:
+def test_orthogonalised_keeps_directions_and_evens_out_sizes(shape: tuple[int, int], dtype: torch.dtype) -> None:
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(1))
-    left, sizes, right = torch.linalg.svd(orthogonalised(matrix), full_matrices=False)
+    result = orthogonalised(matrix, dtype)
+    assert result.dtype == dtype
+    left, sizes, right = torch.linalg.svd(result.float(), full_matrices=False)
     assert sizes.min() > 0.6
     assert sizes.max() < 1.3
     expected_left, _, expected_right = torch.linalg.svd(matrix, full_matrices=False)

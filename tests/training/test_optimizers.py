@@ -71,3 +71,10 @@ def test_8_bit_moments_are_kept_exactly() -> None:
         assert state["step"] == 5
         assert {"qmap1", "qmap2"} <= set(state) or name == "bias"
         assert all(torch.equal(moments(second, parameter)[key], value) for key, value in kept[name].items())
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("no", torch.float32), ("bf16", torch.bfloat16)])
+def test_muon_orthogonalises_in_the_precision_of_training(precision: str, dtype: torch.dtype) -> None:
+    optimizer = build_optimizer(Linear(4, 3), options(optimizer="muon", precision=precision))
+    assert isinstance(optimizer, Muon)
+    assert optimizer.dtype == dtype
