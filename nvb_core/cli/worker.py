@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal, TypeAlias
@@ -29,6 +31,15 @@ class Worker:
         """Return once every process has come here, to go on together."""
         if self.count > 1:
             torch.distributed.barrier()
+
+    @contextmanager
+    def first_alone(self) -> Iterator[None]:
+        """The first process does what is within (a download, say) before the others begin with it."""
+        if self.index > 0:
+            self.barrier()
+        yield
+        if self.index == 0:
+            self.barrier()
 
     def wait_for_all(self) -> None:
         """Return once every process has come here: a launcher ends all of them when the first fails."""

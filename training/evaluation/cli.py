@@ -104,7 +104,8 @@ def run(options: Options) -> None:
 
     with lost_processes():
         worker = join_launch(options.device)
-        plan = Plan.make(options, worker.device)
+        with worker.first_alone():
+            plan = Plan.make(options, worker.device)
         plan.check_methods()  # found out now, not after an hour's work
         with writing(options.out):
             options.out.mkdir(parents=True, exist_ok=True)
@@ -112,7 +113,7 @@ def run(options: Options) -> None:
             plan.render()
             plan.check_published()
         worker.barrier()
-        for level in options.level:
+        for level in options.levels:
             plan.measure(level, worker)
         worker.wait_for_all()
     if worker.index == 0:
@@ -127,7 +128,7 @@ def _report(plan: Plan) -> None:
     from .report import to_table, write_report
 
     options, console = plan.options, Console()
-    reports = {level: plan.report(level) for level in options.level}
+    reports = {level: plan.report(level) for level in options.levels}
     for level, report in reports.items():
         folder = options.folder(level, options.out)
         write_report(report, folder, plan.strips(level))

@@ -57,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
     benchmark, seeds = open_benchmark(options, options.size, options.benchmark)
     if isinstance(benchmark, PairFolder):
         raise ConfigError(f"--data {options.data}: give systems its lq/ as it is, there are no cameras to write")
-    folders = {level: options.folder(level, options.out) for level in options.level}
+    folders = {level: options.folder(level, options.out) for level in options.levels}
     for folder in folders.values():
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)

@@ -82,7 +82,7 @@ class Plan:
             benchmark,
             seeds,
             {"file": options.weights.name, "sha256": sha256, "model": config.name},
-            {level: evaluation(level) for level in options.level},
+            {level: evaluation(level) for level in options.levels},
             functools.cache(lambda: load_model(options.weights, str(device), dtype, base=options.base)),
             extra,
         )

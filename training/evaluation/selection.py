@@ -36,9 +36,9 @@ class HeadSelection:
     picture is the input, the others are the true views), or one with lq/ and hq/ to restore (as CelebA-Test)."""
     split: Split = "test"
     """Subjects of --data: train, val, test or all; where the folder names no splits, a hash of their names does."""
-    level: tuple[Level, ...] = (1,)
-    """How badly the input is degraded: 0 not at all, 1 weakly, 2 strongly. Of several, each gets a folder level0 …
-    below --out."""
+    level: tuple[Level, ...] | None = None
+    """How badly the input is degraded: 0 not at all, 1 weakly (the default), 2 strongly. Of several, each gets a folder
+    level0 … below --out."""
     benchmark: Path | None = None
     """Folder to keep the rendered heads in, for several evaluations to share; default: --out."""
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)
@@ -46,8 +46,8 @@ class HeadSelection:
 
     def __post_init__(self) -> None:
         require_count("workers", self.workers, 256)
-        if not self.level or len(set(self.level)) < len(self.level):
-            raise ConfigError(f"--level is {' '.join(map(str, self.level)) or 'empty'}; give each level once")
+        if not self.levels or len(set(self.levels)) < len(self.levels):
+            raise ConfigError(f"--level is {' '.join(map(str, self.levels)) or 'empty'}; give each level once")
         if self.data is not None:
             self._require_no_heads()
         if self.set == "heads-v1":
@@ -81,6 +81,11 @@ class HeadSelection:
             require_count("views", self.views, 1000)
 
     @property
+    def levels(self) -> tuple[Level, ...]:
+        """Of degradation, at least one."""
+        return (1,) if self.level is None else self.level
+
+    @property
     def count(self) -> int:
         """How many heads."""
         if self.identities is not None:
@@ -94,7 +99,7 @@ class HeadSelection:
 
     def folder(self, level: Level, root: Path) -> Path:
         """Where a level's files lie: in the root itself if there is no other level."""
-        return root if len(self.level) == 1 else root / f"level{level}"
+        return root if len(self.levels) == 1 else root / f"level{level}"
 
     def settings(self, image_size: int) -> BenchmarkSettings:
         """Of synthetic heads' pictures. Raises ConfigError."""

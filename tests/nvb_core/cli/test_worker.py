@@ -16,6 +16,18 @@ def test_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     join_launch("auto").wait_for_all()
 
 
+def test_the_first_process_goes_before_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+    monkeypatch.setattr(torch.distributed, "barrier", lambda: events.append("barrier"))
+    for index in (0, 1):
+        with Worker(index, 2, CPU).first_alone():
+            events.append(f"work of {index}")
+    assert events == ["work of 0", "barrier", "barrier", "work of 1"]
+    with Worker(0, 1, CPU).first_alone():
+        events.append("alone")
+    assert events[4:] == ["alone"]
+
+
 def test_auto_takes_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

@@ -103,7 +103,7 @@ def test_bad_pairs(weights: Path, tmp_path: Path) -> None:
     make_pairs(tmp_path)
     arguments = ["--weights", str(weights), "--data", str(tmp_path), "--out", str(tmp_path / "out"), "--device", "cpu"]
     for more, message in (
-        (["--level", "2"], "--level mean nothing for pairs"),
+        (["--level", "1"], "--level mean nothing for pairs"),
         (["--views", "3", "--split", "all"], "--views and --split mean nothing"),
         (["--true-camera"], "--true-camera: .* have no cameras"),
         (["--set", "heads-v1"], "--data takes the place of synthetic heads"),
