@@ -52,12 +52,12 @@ def join_launch(device: DeviceName) -> Worker:
     """This process's place in an `accelerate launch`, or the only worker. Raises ConfigError without such a device."""
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("--device cuda: no usable NVIDIA GPU here; use --device cpu or auto")
+    use_gpu = device != "cpu" and torch.cuda.is_available()
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         from accelerate import PartialState
 
-        state = PartialState(cpu=device == "cpu", timeout=_PATIENCE)
+        state = PartialState(cpu=not use_gpu, timeout=_PATIENCE)  # without a GPU it must hear so, or joins nothing
         return Worker(state.process_index, state.num_processes, state.device)
-    use_gpu = device != "cpu" and torch.cuda.is_available()
     return Worker(0, 1, torch.device("cuda" if use_gpu else "cpu"))
 
 

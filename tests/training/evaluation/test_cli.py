@@ -166,13 +166,13 @@ def test_several_levels(weights: Path, heads: Benchmark, tmp_path: Path) -> None
 
 def test_launched_processes_share_the_heads(weights: Path, heads: Benchmark, tmp_path: Path) -> None:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    options = arguments(weights, heads, tmp_path / "shared", "--steps", "1", "--batch", "1")
+    options = arguments(weights, heads, tmp_path / "shared", "--steps", "1", "--batch", "1", "--device", "auto")
     done = subprocess.run(
         [*launcher, "-m", "nvb_core.cli", "eval", *options],
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("bars met") == 1
