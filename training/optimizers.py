@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from nvb_core.errors import ConfigError
 
+from .economy import DTYPES
 from .launch import resolve_precision
 from .muon import Muon, matrices
 from .options import RunOptions
@@ -31,7 +32,7 @@ def build_optimizer(network: nn.Module, options: RunOptions) -> torch.optim.Opti
     if options.optimizer == "adamw8bit":
         return _adamw8bit(parameters, settings)
     if options.optimizer == "muon":
-        dtype = torch.bfloat16 if resolve_precision(options.precision) == "bf16" else torch.float32
+        dtype = DTYPES[resolve_precision(options.precision)]
         return Muon(parameters, matrices(network), dtype=dtype, fused=True, **settings)
     return torch.optim.AdamW(parameters, fused=True, **settings)
 
