@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import signal
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -29,7 +32,7 @@ from torch import Tensor
 from nvb_core.cameras import Cameras
 from nvb_core.errors import ConfigError, NVBError
 from nvb_core.images import load_image, to_pil
-from nvb_core.staging import writing
+from nvb_core.staging import PARTIAL_SUFFIX, writing
 
 from .metrics import PosedView
 
@@ -42,6 +45,8 @@ TARGET_YAW_DEG, TARGET_PITCH_DEG = 45.0, 20.0
 FRONTAL_YAW_DEG, FRONTAL_VIEWS = 15.0, 2
 PAIR_YAW_DEG = 5.0
 RAYS_PER_PIXEL = 4
+ABANDONED_SECONDS = 3600.0
+"""A head takes seconds."""
 CameraLayout = Literal["random", "rig"]
 RIG_DEG = (  # yaw and pitch
     *((-38.0, 16.0), (-19.0, 16.0), (0.0, 16.0), (19.0, 16.0), (38.0, 16.0)),
@@ -127,8 +132,7 @@ def render_face(folder: Path, seed: int, settings: BenchmarkSettings) -> None:
     cameras = sample_cameras(seed, settings.views, settings.cameras).all
     scene = build_scene(sample_identity(seed), sample_expression(seed), settings.image_size)
     views = render(scene, cameras, settings.image_size, RAYS_PER_PIXEL)
-    partial = folder / f".{seed:08d}.partial"
-    shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed
+    partial, target = folder / f".{seed:08d}.{os.getpid()}{PARTIAL_SUFFIX}", folder / f"{seed:08d}"
     try:
         partial.mkdir()
         for name, image in zip(picture_names(settings.views), views.rgb, strict=True):
@@ -139,9 +143,26 @@ def render_face(folder: Path, seed: int, settings: BenchmarkSettings) -> None:
             "skin": (views.segmentation[-2:] == int(Material.SKIN)).contiguous(),
         }
         save_file(geometry, partial / "geometry.safetensors")
-        partial.replace(folder / f"{seed:08d}")
+        _move(partial, target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _move(partial: Path, target: Path) -> None:
+    """Into place, unless another evaluation was quicker: its pictures are the same."""
+    try:
+        partial.rename(target)
+    except OSError:
+        if not target.is_dir():
+            raise
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Hidden folders of runs that were killed; others may be at work in theirs."""
+    for partial in folder.glob(f".*{PARTIAL_SUFFIX}"):
+        with suppress(FileNotFoundError):  # moved into place just now
+            if time.time() - partial.stat().st_mtime > ABANDONED_SECONDS:
+                shutil.rmtree(partial, ignore_errors=True)
 
 
 class Benchmark:
@@ -168,6 +189,7 @@ class Benchmark:
         prepare("cpu")  # bakes and compiles once, before workers would each do so
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
+            _remove_abandoned(self.folder)
             (self.folder / "settings.json").write_text(settings, encoding="utf-8")
             if workers == 1:
                 for seed in seeds:

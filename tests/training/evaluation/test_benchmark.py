@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -103,9 +105,20 @@ def test_what_a_killed_run_left_is_replaced(tmp_path: Path, monkeypatch: pytest.
         with pytest.raises(KeyboardInterrupt):
             list(benchmark.render([SEED], workers=1))
     assert [path.name for path in benchmark.folder.iterdir()] == ["settings.json"]
-    (benchmark.folder / f".{SEED:08d}.partial").mkdir()
+    abandoned, others = (benchmark.folder / f".{SEED:08d}.{pid}.partial" for pid in (1, 2))
+    for folder in (abandoned, others):
+        folder.mkdir()
+    hours_ago = time.time() - 2 * module.ABANDONED_SECONDS
+    os.utime(abandoned, (hours_ago, hours_ago))
     assert list(benchmark.render([SEED], workers=1)) == [SEED]
-    assert {path.name for path in benchmark.folder.iterdir()} == {"settings.json", f"{SEED:08d}"}
+    assert {path.name for path in benchmark.folder.iterdir()} == {"settings.json", f"{SEED:08d}", others.name}
+
+
+def test_another_evaluation_was_quicker(heads: Benchmark) -> None:
+    before = heads.load(SEED).targets
+    module.render_face(heads.folder, SEED, heads.settings)
+    assert torch.equal(heads.load(SEED).targets, before)
+    assert not list(heads.folder.glob(".*.partial"))
 
 
 def test_another_process_renders_the_same(heads: Benchmark, tmp_path: Path) -> None:
