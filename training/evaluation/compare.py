@@ -106,10 +106,16 @@ def compare(a: Side, b: Side) -> Comparison:
     seeds = tuple(sorted(a.scores.keys() & b.scores.keys()))
     if not seeds:
         raise ConfigError(f"--compare: {a.name} and {b.name} have no head in common; evaluate both on the same seeds")
-    pairs = [(a.scores[seed], b.scores[seed]) for seed in seeds]
+    pairs = list(zip(_among(a, seeds), _among(b, seeds), strict=True))
     measured = [m for m in MEASURES if not m.optional or any(m.part(item)[1] for pair in pairs for item in pair)]
     differences = tuple(difference(measure, pairs) for measure in measured)
     return Comparison(a.name, b.name, seeds, differences)
+
+
+def _among(side: Side, seeds: Sequence[int]) -> Sequence[IdentityScores]:
+    """Scores of these heads; margins, where there are any, are over these alone: the sides' crowds may differ."""
+    scores = [side.scores[seed] for seed in seeds]
+    return scores if any(item.identity_margin is None for item in scores) else with_margins(scores)
 
 
 def difference(measure: Measure, pairs: Sequence[tuple[IdentityScores, IdentityScores]]) -> Difference:

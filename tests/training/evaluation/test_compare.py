@@ -13,6 +13,7 @@ import pytest
 from nvb_core.errors import ConfigError
 from training.evaluation.cli import main
 from training.evaluation.compare import Side, compare, difference
+from training.evaluation.judged import with_margins
 from training.evaluation.metrics import CameraErrors
 from training.evaluation.report import Report, to_json
 from training.evaluation.scores import IdentityScores, ViewScores, write_scores
@@ -75,6 +76,22 @@ def test_only_heads_of_both_sides() -> None:
     [psnr] = [item for item in found.differences if item.key == "psnr"]
     assert (psnr.a, psnr.b, psnr.difference) == (21.5, 31.5, 10)
     assert {item.key for item in found.differences} == {measure.key for measure in MEASURES if not measure.optional}
+
+
+def test_margins_are_over_the_common_heads() -> None:
+    """The nearest other one of a larger evaluation may not be among them."""
+    people = [(1.0, 0.0), (0.0, 1.0), (0.6, 0.8)]
+    scores = with_margins(
+        [
+            replace(SCORES, seed=seed, true_embedding=person, generated_embedding=person)
+            for seed, person in enumerate(people)
+        ]
+    )
+    assert scores[0].identity_margin == pytest.approx(1 - 0.6)
+    many, few = (Side("x", SETTINGS, {item.seed: item for item in side}) for side in (scores, with_margins(scores[:2])))
+    for sides in ((many, few), (few, many)):
+        [margin] = [item for item in compare(*sides).differences if item.key == "identity_margin"]
+        assert (margin.a, margin.b, margin.identities) == pytest.approx((1, 1, 2))
 
 
 def test_metrics_that_one_side_lacks_are_named() -> None:
