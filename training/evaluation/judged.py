@@ -59,11 +59,21 @@ def _mean(embeddings: Tensor) -> tuple[float, ...]:
 
 
 def with_margins(scores: Sequence[IdentityScores]) -> tuple[IdentityScores, ...]:
-    """The scores of an evaluation, each with its margin over the nearest other person; None where there is none."""
+    """The scores of an evaluation, each with its margins over the nearest other person; None where there is none."""
     true, generated = ([getattr(item, f"{kind}_embedding") for item in scores] for kind in ("true", "generated"))
     if len(scores) < 2 or None in true or None in generated:
-        return tuple(replace(item, identity_margin=None) for item in scores)
-    cosines = torch.tensor(generated) @ torch.tensor(true).T  # (I, I)
+        return tuple(replace(item, identity_margin=None, true_identity_margin=None) for item in scores)
+    people = torch.tensor(true)
+    margins = zip(_margins(torch.tensor(generated), people), _margins(people, people), strict=True)
+    return tuple(
+        replace(item, identity_margin=of_generated, true_identity_margin=of_true)
+        for item, (of_generated, of_true) in zip(scores, margins, strict=True)
+    )
+
+
+def _margins(seen: Tensor, people: Tensor) -> list[float]:
+    """Of embeddings (I, E), by how much each is nearer to the person of its place than to any other."""
+    cosines = seen @ people.T  # (I, I)
     own = cosines.diagonal().clone()
-    margins = own - cosines.fill_diagonal_(-1.0).amax(1)
-    return tuple(replace(item, identity_margin=value) for item, value in zip(scores, margins.tolist(), strict=True))
+    margins: list[float] = (own - cosines.fill_diagonal_(-1.0).amax(1)).tolist()
+    return margins

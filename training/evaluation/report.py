@@ -25,8 +25,9 @@ CONVENTIONS = (
     "neighbour views 5° of yaw apart, one warped into the other by true depth and cameras, compared on skin that both "
     "see. Faces found: by scikit-image's LBP cascade in views with |yaw| <= 15°, generated against true. ID: cosine of "
     "our ID judge's embeddings of the generated and the true view; person above the nearest other: cosine of the mean "
-    "embeddings of a head's generated and true views, less the largest cosine to another head's true views. POSE: what "
-    "our POSE judge reads in the generated view against the camera asked for, and in the true view (its own error)."
+    "embeddings of a head's generated and true views, less the largest cosine to another head's true views; the more "
+    "heads, the nearer. POSE: what our POSE judge reads in the generated view against the camera asked for, and in the "
+    "true view (its own error)."
 )
 
 OWN_PICTURES = (

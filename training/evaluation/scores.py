@@ -80,6 +80,8 @@ class IdentityScores:
     """The same of the generated views."""
     identity_margin: float | None = None
     """By how much the generated person is nearer to the true one than to the nearest other of the evaluation."""
+    true_identity_margin: float | None = None
+    """The same of the true views: what perfect pictures would have."""
     degraded_ssim: float | None = None
     restored_ssim: float | None = None
     flow_psnr: float | None = None

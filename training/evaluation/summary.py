@@ -124,6 +124,9 @@ MEASURES = (
         "plugged_identity", "novel views ID (plugged in)", "", _view_mean(lambda v: v.plugged_identity), optional=True
     ),
     Measure("niqe", "novel views NIQE", "", lambda s: _optional(s.niqe)),
+    Measure(
+        "true_identity_margin", "true views above the nearest other", "", lambda s: _optional(s.true_identity_margin)
+    ),
     Measure("true_niqe", "true views NIQE", "", lambda s: _optional(s.true_niqe)),
     Measure("pitch_reading_error", "novel views POSE, pitch", "°", _view_mean(lambda v: v.pitch_reading_error_deg)),
     Measure("true_yaw_reading_error", "true views POSE, yaw", "°", _view_mean(lambda v: v.true_yaw_reading_error_deg)),

@@ -90,6 +90,8 @@ def test_margin_is_over_the_nearest_of_the_others() -> None:
     people = [scores((1.0, 0.0), (0.8, 0.6)), scores((0.0, 1.0), (0.0, 1.0)), scores((-1.0, 0.0), (0.6, 0.8))]
     margins = [item.identity_margin for item in with_margins(people)]
     assert margins == pytest.approx([0.8 - 0.6, 1.0 - 0.0, -0.6 - 0.8])
+    true_margins = [item.true_identity_margin for item in with_margins(people)]
+    assert true_margins == pytest.approx([1.0 - 0.0, 1.0 - 0.0, 1.0 - 0.0])
 
 
 def test_no_margin_without_others_or_readings() -> None:
