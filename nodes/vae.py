@@ -38,4 +38,5 @@ def _to_core(image: Tensor) -> Tensor:
 
 
 def _to_comfy(image: Tensor) -> Tensor:
-    return ((image + 1) / 2).clamp(0, 1)
+    """In place as core's own: newer versions of core don't look at what it returns."""
+    return image.add_(1).div_(2).clamp_(0, 1)

@@ -77,7 +77,7 @@ class Server:
     def import_seconds(self) -> float:
         """The pack's line in ComfyUI's own table of import times, which has a resolution of 0.1 s."""
         path = re.escape(str(self.base / "custom_nodes" / self.pack_folder))
-        found = re.search(rf"^ *([\d.]+) seconds(.*): {path}$", self.log, re.MULTILINE)
+        found = re.search(rf" ([\d.]+) seconds(.*): {path}$", self.log, re.MULTILINE)
         if found is None:
             raise self.error(f"{self.pack_folder} is not in the table of import times")
         if found[2]:
