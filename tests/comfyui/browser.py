@@ -29,6 +29,8 @@ CHROMIUM_FLAGS = (
 VIEWPORT: ViewportSize = {"width": 1600, "height": 1000}
 READY_TIMEOUT_S = 90
 ACTION_TIMEOUT_S = 60
+RUN_BUTTON = "button[data-testid='queue-button'], [data-testid='queue-button'] button"
+"""Newer frontends name the button itself, older ones a group that it is the first of."""
 
 _CALM = """
 localStorage.clear();
@@ -98,9 +100,9 @@ class Frontend:
         self.page.wait_for_timeout(500)
 
     def missing_nodes(self) -> list[str]:
-        """Types of the graph's nodes that the frontend doesn't know and paints red."""
+        """Types of the graph's nodes that the frontend doesn't know."""
         missing: list[str] = self.page.evaluate(
-            """() => window.app.graph._nodes.filter(node => node.has_errors ||
+            """() => window.app.graph._nodes.filter(node =>
                  !window.LiteGraph.registered_node_types[node.type] && !window.app.graph.subgraphs?.has(node.type))
                .map(node => node.type)"""
         )
@@ -154,7 +156,7 @@ class Frontend:
     def press_run(self) -> str:
         """Press the Run button; returns the id of the prompt that the server has accepted."""
         with self.page.expect_response("**/prompt", timeout=ACTION_TIMEOUT_S * 1000) as caught:
-            self.page.locator("[data-testid='queue-button']").get_by_role("button").first.click()
+            self.page.locator(RUN_BUTTON).first.click()
         answer = caught.value.json()
         assert caught.value.ok, answer
         assert not answer["node_errors"], answer
