@@ -22,6 +22,8 @@ MUST_AGREE = ("benchmark", "level", "views", "image_size")
 """Settings without which a difference would say nothing about the systems."""
 NETWORKS = ("vgg16", "alexnet", "embedding")
 """The same of what measured them, where both name it."""
+FOLDER = "data"
+"""Named by an evaluation of a folder of pictures, which may show one person as several subjects: without margins."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +50,11 @@ class Side:
                 found, settings = tuple(scores_from_object(item) for item in identities), values["settings"]
             elif results.is_file() and not method:
                 settings = json.loads(results.read_text(encoding="utf-8"))
-                read = tuple(read_scores(path) for path in sorted(folder.glob("[0-9]" * 8 + ".json")))
-                found = read if "data" in settings else with_margins(read)
+                found = tuple(read_scores(path) for path in sorted(folder.glob("[0-9]" * 8 + ".json")))
             else:
                 raise ConfigError(f"--compare: {text}: no report.json there; give a folder that nvb-face eval wrote")
-            kept = {key: settings[key] for key in (*MUST_AGREE, *(name for name in NETWORKS if name in settings))}
+            optional = (name for name in (*NETWORKS, FOLDER) if name in settings)
+            kept = {key: settings[key] for key in (*MUST_AGREE, *optional)}
             return cls(text, kept, {item.seed: item for item in found})
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise ConfigError(
@@ -113,9 +115,9 @@ def compare(a: Side, b: Side) -> Comparison:
 
 
 def _among(side: Side, seeds: Sequence[int]) -> Sequence[IdentityScores]:
-    """Scores of these heads; margins, where there are any, are over these alone: the sides' crowds may differ."""
+    """Scores of these heads, with margins over each other: the sides' crowds may differ."""
     scores = [side.scores[seed] for seed in seeds]
-    return scores if any(item.identity_margin is None for item in scores) else with_margins(scores)
+    return scores if FOLDER in side.settings else with_margins(scores)
 
 
 def difference(measure: Measure, pairs: Sequence[tuple[IdentityScores, IdentityScores]]) -> Difference:

@@ -94,6 +94,15 @@ def test_margins_are_over_the_common_heads() -> None:
         assert (margin.a, margin.b, margin.identities) == pytest.approx((1, 1, 2))
 
 
+def test_subjects_of_a_folder_have_no_margins() -> None:
+    """Two of them may be one person."""
+    person = (1.0, 0.0)
+    scores = [replace(SCORES, seed=seed, true_embedding=person, generated_embedding=person) for seed in range(2)]
+    side = Side("x", {**SETTINGS, "data": "own"}, {item.seed: item for item in scores})
+    [margin] = [item for item in compare(side, side).differences if item.key == "identity_margin"]
+    assert (margin.a, margin.identities) == (None, 0)
+
+
 def test_metrics_that_one_side_lacks_are_named() -> None:
     scores = with_psnr([20, 21])
     measured = tuple(replace(item, views=(replace(VIEW, dists=0.2),)) for item in scores)
