@@ -163,12 +163,23 @@ class VAEOptions(RunOptions):
     """Noise on latents in training, in units of their deviation, so that the decoder forgives the denoiser."""
     latent_weight: float = 1e-4
     """Weight of the latents' mean square, which keeps them bounded."""
+    adversarial_weight: float = 0.0
+    """How strongly pictures are to pass for true ones before a discriminator trained along, relative to all other
+    losses (their gradients are balanced in each step). What makes pictures sharp costs PSNR."""
+    denoised_share: float = 0.0
+    """Share of a batch whose latents are what the model's own denoiser makes of degraded copies, not the pictures'
+    own, so that the decoder learns to finish what it will be given; with `decoder_only`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _require_not_negative(
             self, "gradient_weight", "square_weight", "latent_noise", "latent_weight", "latent_channels"
         )
+        _require_not_negative(self, "adversarial_weight")
+        if not 0 <= self.denoised_share <= 1:
+            raise ConfigError(f"denoised_share is {self.denoised_share}, must be in 0–1")
+        if self.denoised_share and not self.decoder_only:
+            raise ConfigError("denoised_share needs the latents that the denoiser knows; add --decoder-only")
         for name in ("decoder_only", "latent_channels"):
             if getattr(self, name) and self.init is None:
                 raise ConfigError(

@@ -49,6 +49,12 @@ class DenoisingTarget:
         noisy = self.scheduler.add_noise(latents, noise, timesteps)
         return noisy, self.scheduler.get_velocity(latents, noise, timesteps) if self.predicts_v else noise
 
+    def clean(self, noisy: Tensor, predicted: Tensor, timesteps: Tensor) -> Tensor:
+        """What a prediction for noisy latents (B, Z, h, w) says that the clean ones are."""
+        signal = self.scheduler.alphas_cumprod.to(noisy.device)[timesteps].sqrt()[:, None, None, None]
+        noise = (1 - signal.square()).sqrt()
+        return signal * noisy - noise * predicted if self.predicts_v else (noisy - noise * predicted) / signal
+
 
 def draw_timesteps(model: NVBModel, count: int, generator: torch.Generator) -> Tensor:
     """Uniform training timesteps (count,)."""

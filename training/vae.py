@@ -1,6 +1,8 @@
-"""Stage 0: train the autoencoder of a preset that has none of its own (`mini`).
+"""Stage 0: train the autoencoder of a preset that has none of its own (`mini`); and last, sharpen its decoder.
 
 accelerate launch -m training.vae --preset mini --data data/heads --out runs/vae
+accelerate launch -m training.vae --init runs/step2/model.safetensors --data data/heads --out runs/decoder \
+    --decoder-only --adversarial-weight 1 --denoised-share 0.5
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,10 +20,11 @@ from nvb_core.config import PRESETS, ModelConfig
 from nvb_core.errors import ConfigError
 from nvb_core.model import NVBModel
 
-from .batches import CropJitter, batch_generator, sample_crops
+from .batches import CropJitter, RestorationBatch, batch_generator, sample_crops, sample_restoration_batch
 from .command import run_command
 from .data import FaceFolder
 from .data.load import load_faces
+from .discriminator import PatchDiscriminator, adversarial_loss, balance, discriminator_losses, skill
 from .economy import economise
 from .export import export_stage, start_model
 from .launch import process_index
@@ -28,6 +32,7 @@ from .loop import Picture, Trainer
 from .losses import gradient_l1, psnr_db
 from .options import VAEOptions
 from .state import Progress
+from .step1 import DenoisingTarget, draw_timesteps
 from .validation import PICTURE_STREAM, VALIDATION_STREAM, validation_faces
 from .widen import widen_latents
 
@@ -42,28 +47,56 @@ class ImageBatch:
 
 
 class VAENetwork(nn.Module):
-    """Reconstruction loss of an autoencoder whose latents get a little noise."""
+    """Reconstruction loss of an autoencoder whose latents get a little noise; on demand a discriminator's as well.
 
-    def __init__(self, vae: Autoencoder, options: VAEOptions) -> None:
+    Of a batch with degraded copies the first `denoised_share` are decoded from what the model's denoiser makes of them.
+    """
+
+    def __init__(self, model: NVBModel, options: VAEOptions) -> None:
         super().__init__()
-        self.vae, self.options = vae, options
-        vae.requires_grad_(True)
+        self.vae, self.model, self.options = model.vae, model.requires_grad_(False), options
+        self.vae.requires_grad_(True)
+        self.discriminator = PatchDiscriminator() if options.adversarial_weight else None
         if options.decoder_only:
-            vae.kl.encoder.requires_grad_(False)
-            vae.kl.quant_conv.requires_grad_(False)
+            self.vae.kl.encoder.requires_grad_(False)
+            self.vae.kl.quant_conv.requires_grad_(False)
 
-    def forward(self, batch: ImageBatch, generator: torch.Generator) -> dict[str, Tensor]:
-        """L1 + gradient L1 + square error + a bound on the latents; `psnr` in dB is logged."""
-        images, options = batch.images, self.options
+    def forward(self, batch: ImageBatch | RestorationBatch, generator: torch.Generator) -> dict[str, Tensor]:
+        """L1 + gradient L1 + square error + a bound on the latents; `psnr` in dB is logged.
+
+        Where gradients are taken, with a discriminator its own loss and the adversarial one are added.
+        """
+        options = self.options
+        images = batch.target if isinstance(batch, RestorationBatch) else batch.images
         raw = self.vae.encode_raw(images).float()
         deviation = raw.detach().std(dim=(0, 2, 3), keepdim=True)
+        bound = options.latent_weight * raw.square().mean()
+        if isinstance(batch, RestorationBatch):
+            count = round(options.denoised_share * len(images))
+            raw = torch.cat([denoised(self.model, batch.lq[:count], raw[:count], generator), raw[count:]])
         noise = torch.randn(raw.shape, generator=generator, device=raw.device)
         output = self.vae.decode_raw(raw + options.latent_noise * deviation * noise).float()
         l1, gradient, square = F.l1_loss(output, images), gradient_l1(output, images), F.mse_loss(output, images)
         loss = l1 + options.gradient_weight * gradient + options.square_weight * square
-        loss = loss + options.latent_weight * raw.square().mean()
-        psnr = 10 * torch.log10(4 / square.detach())
-        return {"loss": loss, "l1": l1, "gradient": gradient, "psnr": psnr}
+        losses = {"l1": l1, "gradient": gradient, "psnr": 10 * torch.log10(4 / square.detach())}
+        if self.discriminator is not None and torch.is_grad_enabled():
+            fooling = adversarial_loss(self.discriminator, output)
+            hinge, slope = discriminator_losses(self.discriminator, images, output, generator)
+            share = options.adversarial_weight * balance(loss, fooling, output) * skill(hinge)
+            loss = loss + share * fooling + hinge + slope
+            losses |= {"adversarial": fooling, "hinge": hinge, "slope": slope}
+        return {"loss": loss + bound, **losses}
+
+
+@torch.no_grad()
+def denoised(model: NVBModel, lq: Tensor, raw: Tensor, generator: torch.Generator) -> Tensor:
+    """Raw latents (B, Z, h, w) as the denoiser has them at a random timestep, of pictures degraded to lq."""
+    vae, target = model.vae, DenoisingTarget(model)
+    timesteps = draw_timesteps(model, len(lq), generator)
+    mean, deviation = vae.latent_mean[:, None, None], vae.latent_std[:, None, None]
+    noisy, _ = target((raw - mean) / deviation, timesteps, generator)
+    predicted = model.unet(noisy, timesteps, model.context(model.encoder(lq, timesteps))).sample.float()
+    return target.clean(noisy, predicted, timesteps) * deviation + mean
 
 
 class VAEStage:
@@ -78,17 +111,21 @@ class VAEStage:
         self.folder = load_faces(options, self.model.config.image_size, rank)
         self.shown, self.validation_source = validation_faces(options, self.folder, rank)
         economise(self.model, options)
-        self.network = VAENetwork(self.model.vae, options)
+        self.network = VAENetwork(self.model, options)
 
-    def make_batch(self, index: int) -> ImageBatch:
-        """Jittered clean crops."""
-        rng = batch_generator(self.options.seed, index, 0)
-        return ImageBatch(sample_crops(self.folder, self.options.batch_size, rng, JITTER)[0])
+    def make_batch(self, index: int) -> ImageBatch | RestorationBatch:
+        """Jittered clean crops, with degraded copies if the decoder learns from denoised latents."""
+        return self._draw(self.folder, batch_generator(self.options.seed, index, 0))
 
-    def make_validation_batch(self, index: int) -> ImageBatch:
+    def make_validation_batch(self, index: int) -> ImageBatch | RestorationBatch:
         """As for training, from draws that it doesn't make."""
-        rng = batch_generator(self.options.seed, index, VALIDATION_STREAM)
-        return ImageBatch(sample_crops(self.shown, self.options.batch_size, rng, JITTER)[0])
+        return self._draw(self.shown, batch_generator(self.options.seed, index, VALIDATION_STREAM))
+
+    def _draw(self, faces: FaceFolder, rng: np.random.Generator) -> ImageBatch | RestorationBatch:
+        batch_size, later = self.options.batch_size, self.options.degrade_on == "device"
+        if self.options.denoised_share:
+            return sample_restoration_batch(faces, batch_size, rng, JITTER, degrade_later=later)
+        return ImageBatch(sample_crops(faces, batch_size, rng, JITTER)[0])
 
     def picture(self) -> Picture:
         """Pictures above their reconstructions."""
@@ -101,7 +138,7 @@ class VAEStage:
         """Measure the latents' statistics (unless they are kept) and write the model."""
         if not self.options.decoder_only:
             measure_latents(self.model.vae, self._sample(self.folder, 64))
-        export_stage(self.model, "vae", progress, self.options)
+        export_stage(self.model, "decoder" if self.options.decoder_only else "vae", progress, self.options)
 
     def _sample(self, faces: FaceFolder, count: int) -> Tensor:
         rng = batch_generator(self.options.seed, 0, PICTURE_STREAM)

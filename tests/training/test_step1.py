@@ -44,6 +44,7 @@ def test_targets_lead_diffusers_back_to_the_clean_latents(kind: str) -> None:
         noisy, target = DenoisingTarget(model)(latents, timesteps, torch.Generator().manual_seed(2))
         clean = scheduler.step(target, timestep, noisy).pred_original_sample
         torch.testing.assert_close(clean, latents, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(DenoisingTarget(model).clean(noisy, target, timesteps), clean, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", SCHEDULES)

@@ -9,20 +9,24 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from nvb_core.config import tiny_config
 from nvb_core.errors import ConfigError
 from nvb_core.model import NVBModel
+from training.batches import RestorationBatch
 from training.command import run_command
 from training.export import start_model
 from training.options import VAEOptions
 from training.state import read_progress
-from training.vae import ImageBatch, VAENetwork, VAEStage, complete_preset, measure_latents, train
+from training.step1 import DenoisingTarget
+from training.vae import ImageBatch, VAENetwork, VAEStage, complete_preset, denoised, measure_latents, train
 
 pytestmark = pytest.mark.usefixtures("accelerate_reset", "tiny_preset")
 
@@ -137,6 +141,9 @@ def test_more_latent_channels_start_from_what_is_known(tmp_path: Path, faces: Pa
         ({"decoder_only": True}, "decoder_only is about .* --init"),
         ({"latent_channels": 8, "decoder_only": True, "init": Path("x")}, "give only one"),
         ({"latent_channels": -1}, "latent_channels is -1, must not be negative"),
+        ({"adversarial_weight": -1.0}, "adversarial_weight is -1.0, must not be negative"),
+        ({"denoised_share": 1.5}, "denoised_share is 1.5, must be in 0–1"),
+        ({"denoised_share": 0.5}, "denoised_share needs the latents .* --decoder-only"),
     ],
 )
 def test_latents_are_kept_or_changed(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -153,9 +160,9 @@ def test_overfits_a_batch(overfit: Callable[..., Any], tmp_path: Path, faces: Pa
 
 def test_loss_is_made_of_its_parts(tmp_path: Path, faces: Path) -> None:
     plan = options(tmp_path, faces, latent_noise=0.0, latent_weight=0.5, gradient_weight=2.0, square_weight=3.0)
-    vae = NVBModel(tiny_config()).vae
-    images = torch.rand(2, 3, 32, 32) * 2 - 1
-    got = VAENetwork(vae, plan)(ImageBatch(images), torch.Generator())
+    model = NVBModel(tiny_config())
+    vae, images = model.vae, torch.rand(2, 3, 32, 32) * 2 - 1
+    got = VAENetwork(model, plan)(ImageBatch(images), torch.Generator())
     raw = vae.encode_raw(images)
     assert got["l1"].item() == pytest.approx((vae.decode_raw(raw) - images).abs().mean().item(), rel=1e-5)
     square = (vae.decode_raw(raw) - images).square().mean()
@@ -163,6 +170,90 @@ def test_loss_is_made_of_its_parts(tmp_path: Path, faces: Path) -> None:
     assert got["loss"].item() == pytest.approx(parts.item(), rel=1e-5)
     error = ((vae.decode_raw(raw) - images) / 2).square().mean().item()  # in pictures of range 1
     assert got["psnr"].item() == pytest.approx(-10 * math.log10(error), rel=1e-5)
+
+
+SHARP: dict[str, Any] = {"decoder_only": True, "adversarial_weight": 0.5, "denoised_share": 0.5}
+
+
+def test_a_discriminator_trains_along_and_is_left_behind(tmp_path: Path, faces: Path, tiny_checkpoint: Path) -> None:
+    plan = options(tmp_path / "whole", faces, init=tiny_checkpoint, validate_every=2, **SHARP)
+    train(plan)
+    before, after = load_file(tiny_checkpoint), load_file(tmp_path / "whole" / "model.safetensors")
+    trained = ("vae.kl.decoder.", "vae.kl.post_quant_conv.")
+    for name, tensor in before.items():
+        assert torch.equal(tensor, after[name]) == (not name.startswith(trained)), name
+    assert before.keys() == after.keys()
+    lines = [json.loads(line) for line in (tmp_path / "whole" / "loss.jsonl").read_text().splitlines()]
+    assert all({"adversarial", "hinge", "slope", "psnr"} <= line.keys() for line in lines)
+    assert {key for key in lines[-1] if key.startswith("fixed_")} == {
+        "fixed_loss", "fixed_l1", "fixed_gradient", "fixed_psnr"
+    }  # fmt: skip
+
+    train(options(tmp_path / "parts", faces, init=tiny_checkpoint, **{**SHARP, "steps": 4, "max_minutes": 1e-9}))
+    train(options(tmp_path / "parts", faces, init=tiny_checkpoint, **SHARP))
+    whole, parts = (load_file(tmp_path / name / "state.safetensors") for name in ("whole", "parts"))
+    assert any("discriminator" in name for name in whole)
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_adversarial_share_grows_with_the_discriminators_skill(tmp_path: Path, faces: Path) -> None:
+    network = VAENetwork(NVBModel(tiny_config()), options(tmp_path, faces, adversarial_weight=2.0, latent_weight=0.0))
+    batch = ImageBatch(torch.rand(2, 3, 32, 32) * 2 - 1)
+    assert network.discriminator is not None
+    last = network.discriminator.layers[-1]
+    last.weight.data.zero_()
+    last.bias.data.fill_(0.5)  # says of all pictures that they are rather true: no skill
+    got = network(batch, torch.Generator().manual_seed(0))
+    square = (10 ** (-got["psnr"] / 10)) * 4
+    plain = got["l1"] + 0.5 * got["gradient"] + 2 * square
+    assert (got["hinge"], got["adversarial"]) == (2, -0.5)
+    torch.testing.assert_close(got["loss"], plain + got["hinge"] + got["slope"])
+    with torch.no_grad():
+        measured = network(batch, torch.Generator().manual_seed(0))
+    assert measured.keys() == {"loss", "l1", "gradient", "psnr"}
+    torch.testing.assert_close(measured["loss"], plain)
+
+
+def test_denoised_latents_are_the_clean_ones_if_the_denoiser_is_right(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = start_model(tiny_checkpoint)
+    model.vae.latent_mean.copy_(torch.arange(4.0))
+    model.vae.latent_std.copy_(torch.tensor([0.5, 1, 2, 3]))
+    lq, raw = torch.rand(3, 3, 32, 32), torch.randn(3, 4, 4, 4)
+    seen: list[Tensor] = []
+
+    class Oracle(torch.nn.Module):
+        def forward(self, noisy: Tensor, timesteps: Tensor, context: Tensor) -> Any:
+            expected = model.context(model.encoder(lq, timesteps))
+            torch.testing.assert_close(context, expected)
+            seen.append(timesteps)
+            signal = model_target.scheduler.alphas_cumprod[timesteps].sqrt()[:, None, None, None]
+            latents = (raw - model.vae.latent_mean[:, None, None]) / model.vae.latent_std[:, None, None]
+            noise = (noisy - signal * latents) / (1 - signal.square()).sqrt()
+            return SimpleNamespace(sample=signal * noise - (1 - signal.square()).sqrt() * latents)
+
+    model_target = DenoisingTarget(model)
+    monkeypatch.setattr(model, "unet", Oracle())
+    torch.testing.assert_close(denoised(model, lq, raw, torch.Generator().manual_seed(1)), raw, rtol=1e-3, atol=1e-3)
+    assert len(seen[0]) == 3
+
+
+def test_only_a_share_of_the_latents_is_denoised(
+    tmp_path: Path, faces: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = options(tmp_path, faces, init=tiny_checkpoint, batch_size=4, latent_noise=0.0, **SHARP)
+    stage = VAEStage(plan, rank=0)
+    batch = stage.make_batch(0)
+    assert isinstance(batch, RestorationBatch)
+    assert not torch.equal(batch.lq, batch.target)
+    decoded: list[Tensor] = []
+    decode = stage.model.vae.decode_raw
+    monkeypatch.setattr(stage.model.vae, "decode_raw", lambda raw: (decoded.append(raw), decode(raw))[1])
+    stage.network(batch, torch.Generator().manual_seed(0))
+    own = stage.model.vae.encode_raw(batch.target)
+    same = [torch.allclose(a, b, atol=1e-5) for a, b in zip(decoded[0], own, strict=True)]
+    assert same == [False, False, True, True]
 
 
 def test_batches_differ_by_index_and_are_the_same_in_every_process(tmp_path: Path, faces: Path) -> None:
