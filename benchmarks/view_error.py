@@ -1,4 +1,5 @@
-"""Where generated views lose PSNR: to the autoencoder, to restoration, to the features of views, to the noise drawn?
+"""Where generated views lose PSNR, and where they look unnatural (NIQE, low is good): to the autoencoder, to
+restoration, to the features of views, to the noise drawn?
 
 Heads that were neither trained on nor are among those of `nvb-face eval`. Views are compared with the true ones.
 
@@ -7,6 +8,7 @@ python -m benchmarks.view_error --identities 6 --draws 3
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,7 @@ from nvb_core.sampling import SamplingOptions, decode_latents, sample_latents
 from training.evaluation.benchmark import Benchmark, BenchmarkFace, BenchmarkSettings
 from training.evaluation.measure import input_degradation
 from training.evaluation.metrics import psnr
+from training.evaluation.niqe import niqe
 
 FIRST_SEED = 900_000
 LEVEL = 1
@@ -73,14 +76,14 @@ def pictures_of(model: NVBModel, face: BenchmarkFace, options: Options) -> dict[
 
 
 @torch.no_grad()
-def measure(model: NVBModel, face: BenchmarkFace, options: Options) -> dict[str, float]:
-    """Mean PSNR over the views, by row of the table."""
+def measure(model: NVBModel, face: BenchmarkFace, options: Options) -> dict[str, tuple[float, Tensor]]:
+    """By row of the table: mean PSNR over the views, and the pictures (N, 3, S, S)."""
     pictures = pictures_of(model, face, options)
     draws = pictures["generated"]
-    rows = {name: psnr(images[0], face.targets) for name, images in pictures.items()}
-    rows[f"mean of {len(draws)} draws"] = psnr(torch.stack(draws).mean(dim=0), face.targets)
-    rows["one draw against another"] = psnr(draws[0], draws[1])
-    return {name: float(values.mean()) for name, values in rows.items()}
+    mean, other = torch.stack(draws).mean(dim=0), "one draw against another"
+    rows = {name: images[0] for name, images in pictures.items()} | {f"mean of {len(draws)} draws": mean}
+    table = {name: (float(psnr(images, face.targets).mean()), images) for name, images in rows.items()}
+    return {**table, other: (float(psnr(draws[0], draws[1]).mean()), draws[1])}
 
 
 def main(options: Options) -> None:
@@ -90,10 +93,14 @@ def main(options: Options) -> None:
     seeds = range(FIRST_SEED, FIRST_SEED + options.identities)
     for _ in benchmark.render(seeds, os.cpu_count() or 1):
         pass
-    rows = [measure(model, benchmark.load(seed), options) for seed in seeds]
+    faces = [benchmark.load(seed) for seed in seeds]
+    print(f"{'true views':<40}{'':18}NIQE {niqe(torch.cat([face.targets for face in faces])) or math.nan:.2f}")
+    rows = [measure(model, face, options) for face in faces]
     for name in rows[0]:
-        values = np.array([row[name] for row in rows])
-        print(f"{name:<40}{values.mean():6.2f} dB ± {values.std() / np.sqrt(len(rows)):.2f}")
+        values = np.array([row[name][0] for row in rows])
+        naturalness = niqe(torch.cat([row[name][1] for row in rows])) or math.nan
+        error = values.std() / np.sqrt(len(rows))
+        print(f"{name:<40}{values.mean():6.2f} dB ± {error:.2f}   NIQE {naturalness:.2f}")
 
 
 if __name__ == "__main__":
