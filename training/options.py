@@ -169,6 +169,9 @@ class VAEOptions(RunOptions):
     denoised_share: float = 0.0
     """Share of a batch whose latents are what the model's own denoiser makes of degraded copies, not the pictures'
     own, so that the decoder learns to finish what it will be given; with `decoder_only`."""
+    strength: float = 1.0
+    """How far the exported weights go from those of `init` to the trained ones. Less sharpness than was trained costs
+    less PSNR; a finished run is exported anew by running it again with another strength."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -180,6 +183,10 @@ class VAEOptions(RunOptions):
             raise ConfigError(f"denoised_share is {self.denoised_share}, must be in 0–1")
         if self.denoised_share and not self.decoder_only:
             raise ConfigError("denoised_share needs the latents that the denoiser knows; add --decoder-only")
+        if not 0 < self.strength <= 1:
+            raise ConfigError(f"strength is {self.strength}, must be above 0 and at most 1")
+        if self.strength < 1 and not self.decoder_only:
+            raise ConfigError("strength is about the way from --init to a trained decoder; add --decoder-only")
         for name in ("decoder_only", "latent_channels"):
             if getattr(self, name) and self.init is None:
                 raise ConfigError(

@@ -8,6 +8,8 @@ accelerate launch -m training.vae --init runs/step2/model.safetensors --data dat
 from __future__ import annotations
 
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -138,7 +140,25 @@ class VAEStage:
         """Measure the latents' statistics (unless they are kept) and write the model."""
         if not self.options.decoder_only:
             measure_latents(self.model.vae, self._sample(self.folder, 64))
-        export_stage(self.model, "decoder" if self.options.decoder_only else "vae", progress, self.options)
+        with self._at_strength():
+            export_stage(self.model, "decoder" if self.options.decoder_only else "vae", progress, self.options)
+
+    @contextmanager
+    def _at_strength(self) -> Generator[None]:
+        """The autoencoder with its weights moved back towards those that it started from, unless it is to keep them."""
+        if self.options.strength == 1:
+            yield
+            return
+        vae = self.model.vae
+        trained = {name: tensor.clone() for name, tensor in vae.state_dict().items()}
+        start = start_model(self.options.init).vae.state_dict()
+        vae.load_state_dict(
+            {n: torch.lerp(start[n].to(t.device), t, self.options.strength) for n, t in trained.items()}
+        )
+        try:
+            yield
+        finally:
+            vae.load_state_dict(trained)
 
     def _sample(self, faces: FaceFolder, count: int) -> Tensor:
         rng = batch_generator(self.options.seed, 0, PICTURE_STREAM)

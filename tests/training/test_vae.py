@@ -141,6 +141,8 @@ def test_more_latent_channels_start_from_what_is_known(tmp_path: Path, faces: Pa
         ({"decoder_only": True}, "decoder_only is about .* --init"),
         ({"latent_channels": 8, "decoder_only": True, "init": Path("x")}, "give only one"),
         ({"latent_channels": -1}, "latent_channels is -1, must not be negative"),
+        ({"strength": 0.0, "decoder_only": True}, "strength is 0.0, must be above 0"),
+        ({"strength": 0.5}, "strength is about .* --decoder-only"),
         ({"adversarial_weight": -1.0}, "adversarial_weight is -1.0, must not be negative"),
         ({"denoised_share": 1.5}, "denoised_share is 1.5, must be in 0–1"),
         ({"denoised_share": 0.5}, "denoised_share needs the latents .* --decoder-only"),
@@ -194,6 +196,20 @@ def test_a_discriminator_trains_along_and_is_left_behind(tmp_path: Path, faces: 
     whole, parts = (load_file(tmp_path / name / "state.safetensors") for name in ("whole", "parts"))
     assert any("discriminator" in name for name in whole)
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_a_finished_run_is_exported_anew_at_another_strength(
+    tmp_path: Path, faces: Path, tiny_checkpoint: Path
+) -> None:
+    train(options(tmp_path, faces, init=tiny_checkpoint, decoder_only=True))
+    whole, state = load_file(tmp_path / "model.safetensors"), load_file(tmp_path / "state.safetensors")
+    train(options(tmp_path, faces, init=tiny_checkpoint, decoder_only=True, strength=0.25))
+    quarter, before = load_file(tmp_path / "model.safetensors"), load_file(tiny_checkpoint)
+    assert any(not torch.equal(whole[name], before[name]) for name in whole)
+    for name in whole:
+        torch.testing.assert_close(quarter[name], 0.75 * before[name] + 0.25 * whole[name], rtol=1e-5, atol=1e-7)
+    after = load_file(tmp_path / "state.safetensors")
+    assert all(torch.equal(state[name], after[name]) for name in state)
 
 
 def test_adversarial_share_grows_with_the_discriminators_skill(tmp_path: Path, faces: Path) -> None:
