@@ -80,10 +80,10 @@ def measure(model: NVBModel, face: BenchmarkFace, options: Options) -> dict[str,
     """By row of the table: mean PSNR over the views, and the pictures (N, 3, S, S)."""
     pictures = pictures_of(model, face, options)
     draws = pictures["generated"]
-    mean, other = torch.stack(draws).mean(dim=0), "one draw against another"
-    rows = {name: images[0] for name, images in pictures.items()} | {f"mean of {len(draws)} draws": mean}
-    table = {name: (float(psnr(images, face.targets).mean()), images) for name, images in rows.items()}
-    return {**table, other: (float(psnr(draws[0], draws[1]).mean()), draws[1])}
+    rows = {name: (images[0], face.targets) for name, images in pictures.items()}
+    rows[f"mean of {len(draws)} draws"] = torch.stack(draws).mean(dim=0), face.targets
+    rows["one draw against another"] = draws[0], draws[1]
+    return {name: (float(psnr(images, others).mean()), images) for name, (images, others) in rows.items()}
 
 
 def main(options: Options) -> None:

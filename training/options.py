@@ -1,4 +1,4 @@
-"""Options of the three training stages: frozen dataclasses from which the command lines are generated."""
+"""Options of the training stages: frozen dataclasses from which the command lines are generated."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class RunOptions:
     workers: int = 1
     """Threads that make batches, which don't depend on their number."""
     degrade_on: Literal["workers", "device"] = "workers"
-    """Who degrades pictures in steps 1 and 2: the `workers` that make batches, on the CPU, or the `device` that trains,
+    """Who degrades pictures: the `workers` that make batches, on the CPU, or the `device` that trains,
     a whole batch at once; a GPU's pictures are the CPU's up to rounding."""
     save_minutes: float = 5.0
     """Wall-clock minutes between resume states; 0 saves after every step."""
@@ -176,9 +176,14 @@ class VAEOptions(RunOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         _require_not_negative(
-            self, "gradient_weight", "square_weight", "latent_noise", "latent_weight", "latent_channels"
+            self,
+            "gradient_weight",
+            "square_weight",
+            "latent_noise",
+            "latent_weight",
+            "latent_channels",
+            "adversarial_weight",
         )
-        _require_not_negative(self, "adversarial_weight")
         if not 0 <= self.denoised_share <= 1:
             raise ConfigError(f"denoised_share is {self.denoised_share}, must be in 0–1")
         if self.denoised_share and not self.decoder_only:
