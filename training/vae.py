@@ -7,6 +7,7 @@ accelerate launch -m training.vae --init runs/step2/model.safetensors --data dat
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -74,7 +75,7 @@ class VAENetwork(nn.Module):
         deviation = raw.detach().std(dim=(0, 2, 3), keepdim=True)
         bound = options.latent_weight * raw.square().mean()
         if isinstance(batch, RestorationBatch):
-            count = round(options.denoised_share * len(images))
+            count = math.ceil(options.denoised_share * len(images))
             raw = torch.cat([denoised(self.model, batch.lq[:count], raw[:count], generator), raw[count:]])
         noise = torch.randn(raw.shape, generator=generator, device=raw.device)
         output = self.vae.decode_raw(raw + options.latent_noise * deviation * noise).float()
@@ -107,6 +108,8 @@ class VAEStage:
     def __init__(self, options: VAEOptions, rank: int) -> None:
         torch.manual_seed(options.seed)
         self.model = start_model(options.init) if options.init else NVBModel(complete_preset(options.preset))
+        if options.denoised_share and "step1" not in self.model.metadata["training"]:
+            raise ConfigError(f"{options.init}: its denoiser isn't trained (no step 1); leave --denoised-share out")
         if options.latent_channels:
             self.model = widen_latents(self.model, options.latent_channels)
         self.options = options

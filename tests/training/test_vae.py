@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from nvb_core.checkpoint import save_model
 from nvb_core.config import tiny_config
 from nvb_core.errors import ConfigError
 from nvb_core.model import NVBModel
@@ -177,10 +178,25 @@ def test_loss_is_made_of_its_parts(tmp_path: Path, faces: Path) -> None:
 SHARP: dict[str, Any] = {"decoder_only": True, "adversarial_weight": 0.5, "denoised_share": 0.5}
 
 
-def test_a_discriminator_trains_along_and_is_left_behind(tmp_path: Path, faces: Path, tiny_checkpoint: Path) -> None:
-    plan = options(tmp_path / "whole", faces, init=tiny_checkpoint, validate_every=2, **SHARP)
+@pytest.fixture
+def restoring_checkpoint(tmp_path: Path, tiny_checkpoint: Path) -> Path:
+    """The same tiny model, as step 1 would leave it."""
+    path = tmp_path / "restoring.safetensors"
+    save_model(start_model(tiny_checkpoint), path, {"vae": {"steps": 0}, "step1": {"steps": 0}})
+    return path
+
+
+def test_a_denoiser_that_isnt_trained_is_no_teacher(tmp_path: Path, faces: Path, tiny_checkpoint: Path) -> None:
+    with pytest.raises(ConfigError, match=r"its denoiser isn't trained .* leave --denoised-share out"):
+        VAEStage(options(tmp_path, faces, init=tiny_checkpoint, **SHARP), rank=0)
+
+
+def test_a_discriminator_trains_along_and_is_left_behind(
+    tmp_path: Path, faces: Path, restoring_checkpoint: Path
+) -> None:
+    plan = options(tmp_path / "whole", faces, init=restoring_checkpoint, validate_every=2, **SHARP)
     train(plan)
-    before, after = load_file(tiny_checkpoint), load_file(tmp_path / "whole" / "model.safetensors")
+    before, after = load_file(restoring_checkpoint), load_file(tmp_path / "whole" / "model.safetensors")
     trained = ("vae.kl.decoder.", "vae.kl.post_quant_conv.")
     for name, tensor in before.items():
         assert torch.equal(tensor, after[name]) == (not name.startswith(trained)), name
@@ -191,8 +207,8 @@ def test_a_discriminator_trains_along_and_is_left_behind(tmp_path: Path, faces: 
         "fixed_loss", "fixed_l1", "fixed_gradient", "fixed_psnr"
     }  # fmt: skip
 
-    train(options(tmp_path / "parts", faces, init=tiny_checkpoint, **{**SHARP, "steps": 4, "max_minutes": 1e-9}))
-    train(options(tmp_path / "parts", faces, init=tiny_checkpoint, **SHARP))
+    train(options(tmp_path / "parts", faces, init=restoring_checkpoint, **{**SHARP, "steps": 4, "max_minutes": 1e-9}))
+    train(options(tmp_path / "parts", faces, init=restoring_checkpoint, **SHARP))
     whole, parts = (load_file(tmp_path / name / "state.safetensors") for name in ("whole", "parts"))
     assert any("discriminator" in name for name in whole)
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
@@ -256,9 +272,9 @@ def test_denoised_latents_are_the_clean_ones_if_the_denoiser_is_right(
 
 
 def test_only_a_share_of_the_latents_is_denoised(
-    tmp_path: Path, faces: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, faces: Path, restoring_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = options(tmp_path, faces, init=tiny_checkpoint, batch_size=4, latent_noise=0.0, **SHARP)
+    plan = options(tmp_path, faces, init=restoring_checkpoint, batch_size=4, latent_noise=0.0, **SHARP)
     stage = VAEStage(plan, rank=0)
     batch = stage.make_batch(0)
     assert isinstance(batch, RestorationBatch)
