@@ -263,7 +263,8 @@ class Step2Options(RunOptions):
     views: int = 4
     """Target views per face (paper: 7)."""
     denoised_views: int = 1
-    """Target views per face that go through the U-Net for the diffusion loss; the others only feel the feature loss."""
+    """Target views per face that go through the U-Net for the diffusion loss; the others only feel the feature loss.
+    0 leaves that loss out, which the paper doesn't."""
     degradation: DegradationName = "train"
     """How bad inputs are made: the mix for training, or one preset; `level0` leaves them clean."""
     feature_weight: float = 1.0
@@ -280,8 +281,10 @@ class Step2Options(RunOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         _require_not_negative(self, "feature_weight", "cosine_weight", "camera_weight")
-        if not 1 <= self.denoised_views <= self.views:
-            raise ConfigError(f"denoised_views is {self.denoised_views}, must be in 1–{self.views} (views)")
+        if not 0 <= self.denoised_views <= self.views:
+            raise ConfigError(f"denoised_views is {self.denoised_views}, must be in 0–{self.views} (views)")
+        if not self.denoised_views and not self.feature_weight:
+            raise ConfigError("denoised_views and feature_weight are both 0, so nothing would train the views")
         if not 0 <= self.true_camera_probability <= 1:
             raise ConfigError(f"true_camera_probability is {self.true_camera_probability}, must be in 0–1")
 

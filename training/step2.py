@@ -63,10 +63,12 @@ class Step2Network(nn.Module):
         feature, cosine = feature_losses(view_features, true_features)
         true_camera = torch.cat([batch.source_cameras, batch.target_cameras.flatten(0, 1)])
         camera_loss = F.mse_loss(torch.cat([predicted_camera, target_camera]), true_camera)
-        diffusion = self._diffusion_loss(batch, view_features, timesteps, generator)
-        weighted_feature = options.feature_weight * (feature + options.cosine_weight * cosine)
-        loss = diffusion + weighted_feature + options.camera_weight * camera_loss
-        return {"loss": loss, "diffusion": diffusion, "feature": feature, "cosine": cosine, "camera": camera_loss}
+        loss = options.feature_weight * (feature + options.cosine_weight * cosine) + options.camera_weight * camera_loss
+        losses = {"feature": feature, "cosine": cosine, "camera": camera_loss}
+        if options.denoised_views:
+            losses["diffusion"] = self._diffusion_loss(batch, view_features, timesteps, generator)
+            loss = loss + losses["diffusion"]
+        return {"loss": loss, **losses}
 
     def _grid_camera(self, true: Tensor, predicted: Tensor, generator: torch.Generator) -> Tensor:
         """For each face the true or the predicted camera vector (B, 16), at random."""

@@ -54,7 +54,7 @@ def test_values_outside_their_range_are_named(stage: str, name: str, value: Any)
     ("name", "value"),
     [
         ("views", 0),
-        ("denoised_views", 0),
+        ("denoised_views", -1),
         ("denoised_views", 5),
         ("feature_weight", -1.0),
         ("cosine_weight", -1.0),
@@ -65,6 +65,12 @@ def test_values_outside_their_range_are_named(stage: str, name: str, value: Any)
 def test_step2_values_outside_their_range(name: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=name.split("_")[0]):
         make("step2", **{name: value})
+
+
+def test_something_must_train_the_views() -> None:
+    make("step2", denoised_views=0)
+    with pytest.raises(ConfigError, match="nothing would train the views"):
+        make("step2", denoised_views=0, feature_weight=0.0)
 
 
 @pytest.mark.parametrize("name", ["gradient_weight", "latent_noise", "latent_weight"])

@@ -141,6 +141,19 @@ def test_denoised_views_limit_the_unet(
     assert torch.equal(encoded[0], batch.targets[:, :count].flatten(0, 1))
 
 
+def test_without_denoised_views_no_unet_runs(
+    stage: Step2Stage, tmp_path: Path, faces: Path, tiny_checkpoint: Path
+) -> None:
+    def forbidden(module: Any, args: Any) -> None:
+        raise AssertionError("the U-Net ran")
+
+    stage.model.unet.register_forward_pre_hook(forbidden)
+    losses = network(stage, tmp_path, faces, tiny_checkpoint, denoised_views=0)(stage.make_batch(0), generator())
+    assert set(losses) == {"loss", "feature", "cosine", "camera"}
+    expected = losses["feature"] + 0.5 * losses["cosine"] + losses["camera"]
+    assert torch.allclose(losses["loss"], expected)
+
+
 def test_overfits_a_batch(overfit: Callable[..., Any], stage: Step2Stage) -> None:
     before, after = overfit(stage.network, stage.make_batch(0), steps=40, lr=3e-3)
     for name in ("loss", "feature", "cosine", "camera"):
