@@ -2,8 +2,8 @@
 
 python -m benchmarks.claims.feature_loss
 
-Step 2 at 64² with the feature loss and without it, of the same budget; either way the diffusion loss is taken on two of
-the four target views.
+Step 2 at 64² with both losses, without the feature loss and without the diffusion loss, for as many steps each; the
+diffusion loss is taken on two of the four target views.
 """
 
 from __future__ import annotations
@@ -14,17 +14,19 @@ from .table import method_table, write_result
 from .variants import REFERENCE, Experiment, Variant, measured_variant
 
 WITHOUT = Variant("no-feature-loss", training={"feature_weight": 0.0})
+ALONE = Variant("no-diffusion-loss", training={"denoised_views": 0})
 
 
 def main(experiment: Experiment) -> None:
     """Train, measure, write."""
     methods = {
-        "with feature loss": measured_variant(REFERENCE, 1, experiment),
-        "without": measured_variant(WITHOUT, 1, experiment),
+        "both losses": measured_variant(REFERENCE, 1, experiment),
+        "without feature loss": measured_variant(WITHOUT, 1, experiment),
+        "without diffusion loss": measured_variant(ALONE, 1, experiment),
     }
     write_result(
         experiment.folder / "feature_loss.md",
-        "Feature loss on and off",
+        "Feature and diffusion loss on and off",
         {"Level 1": method_table(methods)},
         "In brackets: difference to the first row and its 95 % interval, paired over heads.",
     )

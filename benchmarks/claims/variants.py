@@ -122,8 +122,7 @@ def trained(variant: Variant, experiment: Experiment) -> Path:
         ema_decay=0.995,
         grid_every=0,
         seed=experiment.seed,
-        denoised_views=2,
-        **variant.training,
+        **{"denoised_views": 2, **variant.training},
     )
     if not is_finished(options, "step2"):
         stage = Step2Stage(options, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable
 from typing import Any
@@ -24,17 +25,21 @@ def rows(text: str) -> list[str]:
     return [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ") and "---" not in line]
 
 
-def test_feature_loss_trains_two_variants_from_one_start(experiment: Make) -> None:
+def test_feature_loss_trains_its_variants_from_one_start(experiment: Make) -> None:
     options = experiment(Experiment)
     feature_loss.main(options)
-    folders = [options.folder / "variants" / f"{name}-1" for name in ("reference", "no-feature-loss")]
-    starts = [load_model(folder / "start.safetensors").state_dict() for folder in folders]
-    ends = [load_model(folder / "model.safetensors").state_dict() for folder in folders]
-    assert all(torch.equal(value, starts[1][key]) for key, value in starts[0].items())
-    assert any(not torch.equal(value, ends[1][key]) for key, value in ends[0].items())
+    folders = [
+        options.folder / "variants" / f"{name}-1" for name in ("reference", "no-feature-loss", "no-diffusion-loss")
+    ]
+    starts, ends = (
+        [load_model(folder / f"{name}.safetensors").state_dict() for folder in folders] for name in ("start", "model")
+    )
+    assert all(torch.equal(value, other[key]) for other in starts[1:] for key, value in starts[0].items())
+    for one, other in itertools.combinations(ends, 2):
+        assert any(not torch.equal(value, other[key]) for key, value in one.items())
     text = (options.folder / "feature_loss.md").read_text(encoding="utf-8")
-    assert rows(text)[1:] == ["with feature loss", "without"]
-    assert re.search(r"without \| \d+\.\d\d dB \([+-]\d+\.\d\d; [+-]\d+\.\d\d to [+-]\d+\.\d\d\)", text)
+    assert rows(text)[1:] == ["both losses", "without feature loss", "without diffusion loss"]
+    assert re.search(r"without feature loss \| \d+\.\d\d dB \([+-]\d+\.\d\d; [+-]\d+\.\d\d to [+-]\d+\.\d\d\)", text)
     written = {path: path.stat().st_mtime_ns for path in options.folder.rglob("*.safetensors")}
     feature_loss.main(options)  # all is there already
     assert {path: path.stat().st_mtime_ns for path in options.folder.rglob("*.safetensors")} == written
