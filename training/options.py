@@ -262,9 +262,10 @@ class Step2Options(RunOptions):
     steps: int = 10_000
     views: int = 4
     """Target views per face (paper: 7)."""
-    denoised_views: int = 1
-    """Target views per face that go through the U-Net for the diffusion loss; the others only feel the feature loss.
-    0 leaves that loss out, which the paper doesn't."""
+    denoised_views: int = 0
+    """Target views per face that go through the U-Net for the diffusion loss (paper: all); the others only feel the
+    feature loss. 0 leaves the diffusion loss out: in batches as small as a CPU's its noise drowns the feature loss, and
+    views learn faster without it (nvb_core/weights/nvb-mini.md)."""
     degradation: DegradationName = "train"
     """How bad inputs are made: the mix for training, or one preset; `level0` leaves them clean."""
     feature_weight: float = 1.0
@@ -281,10 +282,14 @@ class Step2Options(RunOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         _require_not_negative(self, "feature_weight", "cosine_weight", "camera_weight")
+        if self.views < 1:
+            raise ConfigError(f"views is {self.views}, must be at least 1")
         if not 0 <= self.denoised_views <= self.views:
             raise ConfigError(f"denoised_views is {self.denoised_views}, must be in 0–{self.views} (views)")
         if not self.denoised_views and not self.feature_weight:
             raise ConfigError("denoised_views and feature_weight are both 0, so nothing would train the views")
+        if self.latent_cache and not self.denoised_views:
+            raise ConfigError("latent_cache is for the diffusion loss, and denoised_views is 0; leave it out")
         if not 0 <= self.true_camera_probability <= 1:
             raise ConfigError(f"true_camera_probability is {self.true_camera_probability}, must be in 0–1")
 

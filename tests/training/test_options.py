@@ -73,6 +73,12 @@ def test_something_must_train_the_views() -> None:
         make("step2", denoised_views=0, feature_weight=0.0)
 
 
+def test_latents_are_cached_only_for_the_diffusion_loss(tmp_path: Path) -> None:
+    make("step2", denoised_views=1, latent_cache=tmp_path)
+    with pytest.raises(ConfigError, match="latent_cache"):
+        make("step2", latent_cache=tmp_path)
+
+
 @pytest.mark.parametrize("name", ["gradient_weight", "latent_noise", "latent_weight"])
 def test_autoencoder_weights_are_not_negative(name: str) -> None:
     with pytest.raises(ConfigError, match=name):

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("accelerate_reset")
 
 def options(out: Path, faces: Path, init: Path, **changes: Any) -> Step2Options:
     settings: dict[str, Any] = {"steps": 2, "batch_size": 2, "log_every": 1, "grid_every": 2, "precision": "no"}
-    return Step2Options(out=out, data=(faces,), init=init, **{**settings, "views": 3, **changes})
+    return Step2Options(out=out, data=(faces,), init=init, **{**settings, "views": 3, "denoised_views": 1, **changes})
 
 
 @pytest.fixture
