@@ -1,5 +1,6 @@
 """Where generated views lose PSNR, and where they look unnatural (NIQE, low is good): to the autoencoder, to
-restoration, to the features of views, to the noise drawn?
+restoration, to the features of views, to the noise drawn? And how well the grid gives features back, of the photo's own
+view too, which it has been shown.
 
 Heads that were neither trained on nor are among those of `nvb-face eval`. Views are compared with the true ones.
 
@@ -28,9 +29,11 @@ from training.evaluation.benchmark import Benchmark, BenchmarkFace, BenchmarkSet
 from training.evaluation.measure import input_degradation
 from training.evaluation.metrics import psnr
 from training.evaluation.niqe import niqe
+from training.losses import feature_losses
 
 FIRST_SEED = 900_000
 LEVEL = 1
+FEATURE_TIMESTEP = 300
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,24 @@ def pictures_of(model: NVBModel, face: BenchmarkFace, options: Options) -> dict[
 
 
 @torch.no_grad()
+def feature_errors(model: NVBModel, face: BenchmarkFace) -> dict[str, float]:
+    """Loss between normalised features (`training.losses.feature_losses`) and those of the degraded true pictures."""
+    degradation, count = input_degradation(face, LEVEL), len(face.targets)
+    photos = degrade(face.image.expand(2, -1, -1, -1), [degradation] * 2, [0, 1])
+    others = degrade(face.targets, [degradation] * count, list(range(2, count + 2)))
+    truth = encode_faces(model, torch.cat([photos, others])).at(FEATURE_TIMESTEP)
+    grid = build_grid(model, encode_faces(model, photos[:1]), face.cameras.input)
+    cameras = Cameras.cat([face.cameras.input, face.cameras.targets])
+    views = ViewFeatures(model, grid, [cameras]).at(FEATURE_TIMESTEP, 0, count + 1)
+    pairs = {
+        "the photo's own, other noise": (truth[:1], truth[1:2]),
+        "the photo's own, through the grid": (views[:1], truth[1:2]),
+        "other views', through the grid": (views[1:], truth[2:]),
+    }
+    return {name: feature_losses(one, other)[0].item() for name, (one, other) in pairs.items()}
+
+
+@torch.no_grad()
 def measure(model: NVBModel, face: BenchmarkFace, options: Options) -> dict[str, tuple[float, Tensor]]:
     """By row of the table: mean PSNR over the views, and the pictures (N, 3, S, S)."""
     pictures = pictures_of(model, face, options)
@@ -87,7 +108,7 @@ def measure(model: NVBModel, face: BenchmarkFace, options: Options) -> dict[str,
 
 
 def main(options: Options) -> None:
-    """Print a table."""
+    """Print two tables."""
     model = load_model(options.weights)
     benchmark = Benchmark(options.folder, BenchmarkSettings(options.views, model.config.image_size))
     seeds = range(FIRST_SEED, FIRST_SEED + options.identities)
@@ -101,6 +122,9 @@ def main(options: Options) -> None:
         naturalness = niqe(torch.cat([row[name][1] for row in rows])) or math.nan
         error = values.std() / np.sqrt(len(rows))
         print(f"{name:<40}{values.mean():6.2f} dB ± {error:.2f}   NIQE {naturalness:.2f}")
+    features = [feature_errors(model, face) for face in faces]
+    for name in features[0]:
+        print(f"features: {name:<40}{np.mean([row[name] for row in features]):.3f}")
 
 
 if __name__ == "__main__":
