@@ -78,8 +78,8 @@ class RunOptions:
     workers: int = 1
     """Threads that make batches, which don't depend on their number."""
     degrade_on: Literal["workers", "device"] = "workers"
-    """Who degrades pictures: the `workers` that make batches, on the CPU, or the `device` that trains,
-    a whole batch at once; a GPU's pictures are the CPU's up to rounding."""
+    """Who degrades pictures: the `workers` that make batches, on the CPU, or the `device` that trains, a whole batch at
+    once; a GPU's pictures are the CPU's up to rounding."""
     save_minutes: float = 5.0
     """Wall-clock minutes between resume states; 0 saves after every step."""
     log_every: int = 20

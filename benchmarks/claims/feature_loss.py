@@ -13,16 +13,16 @@ import tyro
 from .table import method_table, write_result
 from .variants import REFERENCE, Experiment, Variant, measured_variant
 
-WITHOUT = Variant("no-feature-loss", training={"feature_weight": 0.0})
-ALONE = Variant("no-diffusion-loss", training={"denoised_views": 0})
+WITHOUT_FEATURE = Variant("no-feature-loss", training={"feature_weight": 0.0})
+WITHOUT_DIFFUSION = Variant("no-diffusion-loss", training={"denoised_views": 0})
 
 
 def main(experiment: Experiment) -> None:
     """Train, measure, write."""
     methods = {
         "both losses": measured_variant(REFERENCE, 1, experiment),
-        "without feature loss": measured_variant(WITHOUT, 1, experiment),
-        "without diffusion loss": measured_variant(ALONE, 1, experiment),
+        "without feature loss": measured_variant(WITHOUT_FEATURE, 1, experiment),
+        "without diffusion loss": measured_variant(WITHOUT_DIFFUSION, 1, experiment),
     }
     write_result(
         experiment.folder / "feature_loss.md",

@@ -130,7 +130,7 @@ CASES = (
     Case("nan", "NVBSaveViews", with_two_cameras("NVBSaveViews", "nan"), "NaN|finite"),
     Case("one picture, two cameras", "NVBSaveViews", with_two_cameras("NVBSaveViews", "flat"), "camera"),
     Case("outside the output folder", "NVBSaveViews", saved_under("../outside"), "output"),
-    Case("absolute path", "NVBSaveViews", saved_under("/tmp/outside"), "output"),  # noqa: S108
+    Case("absolute path", "NVBSaveViews", saved_under("/outside"), "output"),
     Case("4 channels", "NVBDecode", decoded("4 channels"), "shape"),
     Case("another size", "NVBDecode", decoded("another size"), "shape"),
     Case("a video's latent", "NVBDecode", decoded("video"), "dimension|shape"),
@@ -206,4 +206,4 @@ def test_transparency_and_grey_are_taken(kind: str, client: Client, graph: Graph
 
 def test_nothing_was_written_outside_the_output_folder(client: Client) -> None:
     assert not list(client.server.base.glob("outside*"))
-    assert not list(Path("/tmp").glob("outside*"))  # noqa: S108
+    assert not list(Path("/").glob("outside*"))
