@@ -264,8 +264,8 @@ class Step2Options(RunOptions):
     """Target views per face (paper: 7)."""
     denoised_views: int = 0
     """Target views per face that go through the U-Net for the diffusion loss (paper: all); the others only feel the
-    feature loss. 0 leaves the diffusion loss out: in batches as small as a CPU's its noise drowns the feature loss, and
-    views learn faster without it (nvb_core/weights/nvb-mini.md)."""
+    feature loss. 0 leaves the diffusion loss out, which in batches as small as a CPU's got views nearer to the truth
+    (benchmarks/claims, 2)."""
     degradation: DegradationName = "train"
     """How bad inputs are made: the mix for training, or one preset; `level0` leaves them clean."""
     feature_weight: float = 1.0
