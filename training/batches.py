@@ -5,13 +5,9 @@ A batch is a pure function of (seed, step, rank) through `batch_generator`, so r
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections import deque
-from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -26,7 +22,6 @@ from .data import FaceFolder, FaceSource, to_float
 
 NOTHING = torch.empty(0)
 Ranges = DegradationRanges | DegradationMix
-Batch = TypeVar("Batch")
 
 
 @dataclass(frozen=True)
@@ -270,24 +265,3 @@ def _mirror_cameras(cameras: Cameras, mirror: Tensor) -> Cameras:
         torch.where(mask, flipped.cam2world, cameras.cam2world),
         torch.where(mask, flipped.intrinsics, cameras.intrinsics),
     )
-
-
-def prefetch(
-    make_batch: Callable[[int], Batch], start_step: int, depth: int = 2, workers: int = 1
-) -> Generator[Batch, None, None]:
-    """make_batch(start_step), make_batch(start_step + 1), ... without end, made ahead of use by worker threads.
-
-    At least `depth` batches are under way or waiting, and one for each worker. Threads and not processes, since
-    decoding and torch leave Python's lock alone: see benchmarks/data_loading.py. An exception in make_batch is raised
-    at its step. Closing the iterator drops what is waiting.
-    """
-    # One thread inside torch: a second team beside the training's own makes OpenMP sleep at every barrier of either.
-    with ThreadPoolExecutor(workers, "batches", initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        steps = itertools.count(start_step)
-        pending = deque(pool.submit(make_batch, next(steps)) for _ in range(max(depth, workers)))
-        try:
-            while True:
-                pending.append(pool.submit(make_batch, next(steps)))
-                yield pending.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)

@@ -23,13 +23,14 @@ from torch import Tensor, nn
 from nvb_core.errors import ConfigError, NVBError
 
 from .attention import quick_attention
-from .batches import RestorationBatch, ViewBatch, prefetch
+from .batches import RestorationBatch, ViewBatch
 from .budget import TimeBudget
 from .interrupt import StopSignal
 from .launch import build_accelerator, lost_processes
 from .log import RunLog, check_tracker
 from .optimizers import build_optimizer, lr_factor
 from .options import RunOptions
+from .prefetch import lost_workers, prefetch
 from .shards import callable_parts, shard, whole_weights
 from .speed import Speed, peak_memory_gib
 from .state import Progress, load_state, remove_partial_files, save_state
@@ -144,6 +145,7 @@ class Trainer:
         accelerator, options = self.accelerator, self.options
         with ExitStack() as stack:
             stack.enter_context(lost_processes())
+            stack.enter_context(lost_workers())
             log = None
             if accelerator.is_main_process:
                 remove_partial_files(options.out)
@@ -154,7 +156,8 @@ class Trainer:
             make_batch = functools.partial(
                 own_batch, self.stage.make_batch, accelerator.process_index, accelerator.num_processes
             )
-            batches = prefetch(make_batch, self.progress.step * options.accumulate, workers=options.workers)
+            first, kind = self.progress.step * options.accumulate, options.workers_are
+            batches = prefetch(make_batch, first, workers=options.workers, kind=kind)
             self._run_steps(stack.enter_context(closing(batches)), log, stop)
             self.save()
             accelerator.end_training()

@@ -9,6 +9,7 @@ from typing import Literal
 from nvb_core.errors import ConfigError
 
 from .data import InMemory, Split
+from .prefetch import WorkerKind
 
 Precision = Literal["auto", "no", "bf16", "fp16"]
 OptimizerName = Literal["adamw", "muon", "adamw8bit"]
@@ -76,7 +77,9 @@ class RunOptions:
     in_memory: InMemory = "auto"
     """Whether to hold all images decoded in memory; `auto` does if they fit in 4 GiB."""
     workers: int = 1
-    """Threads that make batches, which don't depend on their number."""
+    """How many make batches, which don't depend on their number."""
+    workers_are: WorkerKind = "threads"
+    """`processes` are for small pictures and a fast GPU, where threads wait for Python's lock on each other."""
     degrade_on: Literal["workers", "device"] = "workers"
     """Who degrades pictures: the `workers` that make batches, on the CPU, or the `device` that trains, a whole batch at
     once; a GPU's pictures are the CPU's up to rounding."""

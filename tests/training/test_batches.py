@@ -1,9 +1,6 @@
 from __future__ import annotations
 
-import itertools
 import math
-import threading
-import time
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +22,6 @@ from training.batches import (
     _choose_views,
     batch_generator,
     jittered_crops,
-    prefetch,
     sample_crops,
     sample_restoration_batch,
     sample_view_batch,
@@ -275,102 +271,6 @@ def test_batches_check_shapes() -> None:
     ViewBatch(image, torch.zeros(2, 16), views, torch.zeros(2, 4, 16), views)
     with pytest.raises(ValueError, match="target_cameras is"):
         ViewBatch(image, torch.zeros(2, 16), views, torch.zeros(2, 3, 16), views)
-
-
-# --- prefetch ---
-
-
-def test_prefetch_keeps_order_and_works_ahead() -> None:
-    made: list[int] = []
-    ready = threading.Event()
-
-    def make(step: int) -> int:
-        made.append(step)
-        if step == 12:
-            ready.set()
-        return step * step
-
-    batches = prefetch(make, start_step=10, depth=2)
-    assert next(batches) == 100
-    assert ready.wait(10)  # two more were begun without being asked for
-    assert list(itertools.islice(batches, 3)) == [121, 144, 169]
-    batches.close()
-    assert made == sorted(made)
-
-
-def test_prefetch_leaves_torch_s_threads_to_the_training() -> None:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        batches = prefetch(lambda step: torch.get_num_threads(), 0)
-        assert next(batches) == 1
-        assert torch.get_num_threads() == 2
-        batches.close()
-    finally:
-        torch.set_num_threads(before)
-
-
-def test_prefetch_raises_at_the_failing_step() -> None:
-    def make(step: int) -> int:
-        if step == 2:
-            raise RuntimeError("step two")
-        return step
-
-    batches = prefetch(make, start_step=0, depth=3)
-    assert [next(batches), next(batches)] == [0, 1]
-    with pytest.raises(RuntimeError, match="step two"):
-        next(batches)
-    with pytest.raises(StopIteration):
-        next(batches)
-
-
-@pytest.mark.parametrize("workers", [1, 3])
-def test_prefetch_by_several_workers_keeps_order(workers: int) -> None:
-    started = threading.Barrier(workers)
-
-    def make(step: int) -> int:
-        if step < workers:
-            started.wait(10)  # all workers are at work at once
-        time.sleep(0.01 * (step % 3))
-        return step
-
-    batches = prefetch(make, 0, workers=workers)
-    assert list(itertools.islice(batches, 20)) == list(range(20))
-    batches.close()
-
-
-def test_prefetch_by_several_workers_raises_at_the_failing_step() -> None:
-    def make(step: int) -> int:
-        if step == 4:
-            raise ConfigError("image 4 is gone")
-        time.sleep(0.01)
-        return step
-
-    batches = prefetch(make, 0, workers=3)
-    assert [next(batches) for _ in range(4)] == [0, 1, 2, 3]
-    with pytest.raises(ConfigError, match="image 4 is gone"):
-        next(batches)
-    assert not any(thread.name.startswith("batches") for thread in threading.enumerate())
-
-
-def test_batches_do_not_depend_on_workers(faces: Path) -> None:
-    folder = FaceFolder.load(faces, 32, in_memory="no")
-
-    def batches(workers: int) -> list[RestorationBatch]:
-        made = prefetch(lambda i: sample_restoration_batch(folder, 2, batch_generator(0, i, 0)), 0, workers=workers)
-        return list(itertools.islice(made, 5))
-
-    for one, several in zip(batches(1), batches(3), strict=True):
-        for field in fields(one):
-            assert same(getattr(one, field.name), getattr(several, field.name))
-
-
-def test_prefetch_closes_its_thread() -> None:
-    batches = prefetch(lambda step: step, start_step=0)
-    next(batches)
-    assert any(thread.name.startswith("batches") for thread in threading.enumerate())
-    batches.close()
-    assert not any(thread.name.startswith("batches") for thread in threading.enumerate())
 
 
 def test_pictures_degraded_later_are_the_same(folder: FaceFolder) -> None:
