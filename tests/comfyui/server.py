@@ -1,4 +1,8 @@
-"""A ComfyUI process for the tests: a fresh base directory, a free port, the CPU, no network."""
+"""A ComfyUI process for the tests: a fresh base directory, a free port, no network.
+
+It computes on the CPU and sees no GPU, or with NVB_COMFYUI_DEVICE=cuda as ComfyUI itself chooses on a GPU; the pack's
+networks are then in bf16 or fp16, and tests that compare numbers closely may differ.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +29,7 @@ WORKFLOWS = PACK / "workflows"
 PHOTO = "astronaut.jpg"
 BOOT_TIMEOUT_S = 300
 STOP_TIMEOUT_S = 20
+ON_CPU, ON_GPU = "cpu", "cuda"
 SETTINGS = {
     "Comfy.TutorialCompleted": True,
     "Comfy.Minimap.Visible": False,
@@ -91,28 +96,37 @@ def running_server(comfyui: ComfyUI, base: Path, pack_folder: str, probes: bool 
 
     With `probes` the test nodes are there too, and the networks' calls are counted.
     """
+    device = chosen_device()
     _furnish(comfyui, base, pack_folder)
     if probes:
         (base / "custom_nodes" / "nvb-probes").symlink_to(PROBES, target_is_directory=True)
     port = free_port()
     environment = os.environ | {
-        "CUDA_VISIBLE_DEVICES": "",
         "HF_HUB_OFFLINE": "1",
         "PYTHONPATH": str(HERE / "offline"),
         "PYTHONUNBUFFERED": "1",
         "NVB_NETWORK_LOG": str(base / "network.txt"),
     }
     environment.pop("VIRTUAL_ENV", None)
+    if device == ON_CPU:
+        environment["CUDA_VISIBLE_DEVICES"] = ""
+    command = _command(comfyui, base, port, device)
     with (base / "log.txt").open("wb") as log:
-        process = subprocess.Popen(
-            _command(comfyui, base, port), cwd=comfyui.root, env=environment, stdout=log, stderr=subprocess.STDOUT
-        )
+        process = subprocess.Popen(command, cwd=comfyui.root, env=environment, stdout=log, stderr=subprocess.STDOUT)
     server = Server(comfyui, base, port, pack_folder, process)
     try:
         _wait_until_ready(server)
         yield server
     finally:
         _stop(process)
+
+
+def chosen_device() -> str:
+    """$NVB_COMFYUI_DEVICE, cpu by default. Raises ValueError unless it is cpu or cuda."""
+    device = os.environ.get("NVB_COMFYUI_DEVICE", ON_CPU)
+    if device not in (ON_CPU, ON_GPU):
+        raise ValueError(f"NVB_COMFYUI_DEVICE is {device!r:.40}, must be {ON_CPU} or {ON_GPU}")
+    return device
 
 
 def free_port() -> int:
@@ -143,8 +157,10 @@ def files_in_workflows(loader: str) -> set[str]:
     return {str(node["widgets_values"][0]) for node in nodes if node["type"] == loader}
 
 
-def _command(comfyui: ComfyUI, base: Path, port: int) -> list[str]:
-    command = [str(comfyui.python), "main.py", "--cpu", "--listen", "127.0.0.1", "--port", str(port)]
+def _command(comfyui: ComfyUI, base: Path, port: int, device: str) -> list[str]:
+    command = [str(comfyui.python), "main.py", "--listen", "127.0.0.1", "--port", str(port)]
+    if device == ON_CPU:
+        command.append("--cpu")
     command += ["--base-directory", str(base), "--database-url", f"sqlite:///{base}/user/comfyui.db"]
     command += ["--disable-auto-launch", "--disable-api-nodes"]
     if frontend := os.environ.get("COMFYUI_FRONTEND_ROOT"):
