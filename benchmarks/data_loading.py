@@ -3,6 +3,7 @@
 python -m benchmarks.data_loading
 
 Fewer cores busy than workers means that something else holds them up: other processes, the disk, or Python's lock.
+What forked workers (--workers-are processes) keep busy isn't told.
 The pictures are crops of examples/astronaut.jpg, as PNG. A GPU starves if it takes more images a second than this.
 """
 
@@ -10,12 +11,13 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import math
 import tempfile
 import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -23,9 +25,10 @@ from PIL import Image
 
 from nvb_core.cameras import Cameras
 from nvb_core.degradation import PRESETS
-from training.batches import batch_generator, prefetch, sample_restoration_batch, sample_view_batch
+from training.batches import batch_generator, sample_restoration_batch, sample_view_batch
 from training.data import FaceFolder, write_index
 from training.data.images import check_all, decode
+from training.prefetch import WorkerKind, prefetch
 
 PHOTO = Path(__file__).parent.parent / "examples" / "astronaut.jpg"
 VIEWS = 8
@@ -47,14 +50,17 @@ def make_folder(folder: Path, subjects: int, size: int) -> None:
     write_index(folder, paths, cameras.to_eg3d(), [path[:4] for path in paths], {})
 
 
-def images_per_second(make_batch: Callable[[int], Any], images: int, workers: int, batches: int) -> tuple[float, float]:
+def images_per_second(
+    make_batch: Callable[[int], Any], images: int, workers: int, batches: int, kind: WorkerKind
+) -> tuple[float, float]:
     """Images a second of the first batches of `make_batch`, which makes `images` of them, and cores kept busy."""
     started, cpu = time.perf_counter(), time.process_time()
-    with closing(prefetch(make_batch, 0, workers=workers)) as made:
+    with closing(prefetch(make_batch, 0, workers=workers, kind=kind)) as made:
         for _ in itertools.islice(made, batches):
             pass
         seconds = time.perf_counter() - started
-        return batches * images / seconds, (time.process_time() - cpu) / seconds
+        busy = (time.process_time() - cpu) / seconds if kind == "threads" else math.nan
+        return batches * images / seconds, busy
 
 
 def batch_makers(folder: FaceFolder) -> dict[str, tuple[Callable[[int], Any], int]]:
@@ -83,6 +89,7 @@ def main() -> None:
     parser.add_argument("--subjects", type=int, default=24)
     parser.add_argument("--images", type=int, default=240, help="per measurement; the same ones for each")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--workers-are", choices=get_args(WorkerKind), default="threads")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
@@ -97,7 +104,8 @@ def main() -> None:
             + "".join(f"{w:>7} wk (cores)" for w in arguments.workers)
         )
         for title, (make_batch, images) in batch_makers(folder).items():
-            rates = [images_per_second(make_batch, images, w, arguments.images // images) for w in arguments.workers]
+            batches, kind = arguments.images // images, arguments.workers_are
+            rates = [images_per_second(make_batch, images, w, batches, kind) for w in arguments.workers]
             print(f"{title:<28}" + "".join(f"{rate:>10.1f} ({busy:.2f})" for rate, busy in rates), flush=True)
 
 
