@@ -305,3 +305,45 @@ class Step2Options(RunOptions):
     def pictures_per_batch(self) -> int:
         """Target views."""
         return self.batch_size * self.views
+
+
+@dataclass(frozen=True)
+class Step3Options(RunOptions):
+    """Step 3, which the paper doesn't have: context and U-Net learn to draw what the finished view transform says.
+    All values are chosen."""
+
+    init: Path = field(kw_only=True)
+    """Checkpoint after step 2."""
+    base: Path | None = None
+    """The Stable Diffusion weights that `init` was trained on top of, if it was."""
+    lr: float = 2e-4
+    batch_size: int = 4
+    steps: int = 2_000
+    views: int = 4
+    """Target views per face."""
+    photo_views: int = 1
+    """Target views per face that are drawn from features of their own degraded picture, as in step 1, so that
+    restoration stays what it is; the others are drawn from the 3D grid's."""
+    degradation: DegradationName = "train"
+    """How bad inputs are made: the mix for training, or one preset; `level0` leaves them clean."""
+    latent_cache: Path | None = None
+    """Folder for latents of the targets, encoded once instead of in every step and rounded to float16."""
+    true_camera_probability: float = 0.5
+    """How often the grid is built from the true source camera instead of the predicted one."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.photo_views < self.views:
+            raise ConfigError(f"photo_views is {self.photo_views}, must be in 0–{self.views - 1}, below views")
+        if not 0 <= self.true_camera_probability <= 1:
+            raise ConfigError(f"true_camera_probability is {self.true_camera_probability}, must be in 0–1")
+
+    @property
+    def shardable(self) -> bool:
+        """No."""
+        return False
+
+    @property
+    def pictures_per_batch(self) -> int:
+        """Target views."""
+        return self.batch_size * self.views

@@ -138,10 +138,13 @@ class ProbeOffload:
 
     @torch.no_grad()
     def compare(self, encoder, view_model):
+        import comfy.model_management as memory
+
         model = encoder.model
-        size = model.config.image_size
+        memory.load_models_gpu([encoder.patcher, view_model.patcher], force_full_load=True)
+        weight, size = next(model.encoder.parameters()), model.config.image_size
         photo = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
-        timesteps = torch.tensor([500])
+        photo, timesteps = photo.to(weight), torch.tensor([500], device=weight.device)
 
         def grid():
             features = model.encoder(photo, timesteps)
@@ -208,8 +211,12 @@ class ProbeOwnSampler:
     def sample(self, denoiser, view_features, seed, steps):
         from unittest import mock
 
+        import comfy.model_management as memory
         import comfy.sample
 
+        grid = view_features.grid
+        parts = (grid.features.encoder, grid.view, denoiser)
+        memory.load_models_gpu([part.patcher for part in parts], force_full_load=True)
         core = type(denoiser.model.config).__module__.rpartition(".")[0]
         sampling, networks = sys.modules[f"{core}.sampling"], sys.modules[f"{core}.denoiser"]
         scheduler = networks.sampling_scheduler(denoiser.model.config.schedule, steps)
@@ -229,7 +236,7 @@ class ProbeOwnSampler:
             options = sampling.SamplingOptions(steps)
             latents = sampling.sample_latents(model, context, features.faces, features.views_per_face, options)
         # Core's latents are those that its autoencoders take.
-        return ({"samples": latents / model.config.vae.scaling_factor},)
+        return ({"samples": latents.cpu() / model.config.vae.scaling_factor},)
 
 
 class ProbeLatentDifference:
