@@ -62,14 +62,6 @@ def draw_timesteps(model: NVBModel, count: int, generator: torch.Generator) -> T
     return torch.randint(0, top, (count,), generator=generator, device=generator.device)
 
 
-def train_only_denoiser(model: NVBModel) -> None:
-    """Let gradients reach context and U-Net, of one on top of Stable Diffusion its adapters and attn2, and no more."""
-    model.requires_grad_(False)
-    model.context.requires_grad_(True)
-    for name, parameter in model.unet.named_parameters():
-        parameter.requires_grad_(model.config.base_model == "none" or is_trained(name))
-
-
 class LatentHead(nn.Module):
     """LayerNormed features -> clean latents, linearly: what a cell of features says of the latents that it covers.
 
@@ -96,8 +88,12 @@ class Step1Network(nn.Module):
         self.model, self.options = model, options
         self.target = DenoisingTarget(model)
         self.latent_head = LatentHead(model.config) if options.latent_weight else None
-        train_only_denoiser(model)
-        model.encoder.requires_grad_(True)
+        model.requires_grad_(False)
+        for module in (model.encoder, model.context, model.unet):
+            module.requires_grad_(True)
+        if model.config.base_model != "none":
+            for name, parameter in model.unet.named_parameters():
+                parameter.requires_grad_(is_trained(name))
         model.view.camera_predictor.requires_grad_(options.camera_weight > 0)
 
     def forward(self, batch: RestorationBatch, generator: torch.Generator) -> dict[str, Tensor]:

@@ -29,16 +29,10 @@ from .latent_cache import LatentCache
 from .launch import process_index
 from .loop import Picture, Trainer
 from .losses import feature_losses, psnr_db
-from .options import Step2Options, Step3Options
+from .options import Step2Options
 from .state import Progress
 from .step1 import PICTURE_STEPS, DenoisingTarget, draw_timesteps
 from .validation import PICTURE_STREAM, VALIDATION_STREAM, validation_faces
-
-
-def grid_camera(true: Tensor, predicted: Tensor, true_probability: float, generator: torch.Generator) -> Tensor:
-    """For each face the true or the predicted camera vector (B, 16), at random."""
-    draw = torch.rand(len(true), 1, generator=generator, device=true.device)
-    return torch.where(draw < true_probability, true, predicted)
 
 
 class Step2Network(nn.Module):
@@ -61,9 +55,7 @@ class Step2Network(nn.Module):
             true_features = model.encoder(batch.degraded_targets.flatten(0, 1), timesteps.repeat_interleave(views))
         predicted_camera = model.view.camera_predictor(features).float()
         target_camera = model.view.camera_predictor(true_features).float()  # more of the same task, nearly for free
-        camera = grid_camera(
-            batch.source_cameras, predicted_camera.detach(), options.true_camera_probability, generator
-        )
+        camera = self._grid_camera(batch.source_cameras, predicted_camera.detach(), generator)
         grid = model.view.volume(features, camera, timesteps)
         cam2world, intrinsics = matrices_from_vector(batch.target_cameras)
         view_features = model.view.view_features(grid, cam2world, intrinsics, timesteps)  # (B·N, C, h, w)
@@ -77,6 +69,11 @@ class Step2Network(nn.Module):
             losses["diffusion"] = self._diffusion_loss(batch, view_features, timesteps, generator)
             loss = loss + losses["diffusion"]
         return {"loss": loss, **losses}
+
+    def _grid_camera(self, true: Tensor, predicted: Tensor, generator: torch.Generator) -> Tensor:
+        """For each face the true or the predicted camera vector (B, 16), at random."""
+        draw = torch.rand(len(true), 1, generator=generator, device=true.device)
+        return torch.where(draw < self.options.true_camera_probability, true, predicted)
 
     def _diffusion_loss(
         self, batch: ViewBatch, view_features: Tensor, timesteps: Tensor, generator: torch.Generator
@@ -94,13 +91,10 @@ class Step2Network(nn.Module):
         return F.mse_loss(self.model.unet(noisy, timesteps, self.model.context(chosen)).sample.float(), target)
 
 
-class ViewStage:
-    """Training on several views of a face as the loop sees it."""
+class Step2Stage:
+    """View training as the loop sees it."""
 
-    name: str
-    network: nn.Module
-
-    def __init__(self, options: Step2Options | Step3Options, rank: int) -> None:
+    def __init__(self, options: Step2Options, rank: int) -> None:
         self.options = options
         self.model = start_model(options.init, options.base)
         self.folder = load_faces(options, self.model.config.image_size, rank)
@@ -108,6 +102,7 @@ class ViewStage:
         self.shown, self.validation_source = validation_faces(options, self.folder, rank, options.views)
         self.cache = self._latent_cache()
         economise(self.model, options)
+        self.network = Step2Network(self.model, options)
         self.draw = functools.partial(sample_view_batch, ranges=PRESETS[options.degradation])
 
     def _latent_cache(self) -> LatentCache | None:
@@ -135,7 +130,7 @@ class ViewStage:
         """For three faces: photo, generated views; below, the true views."""
         views = min(4, int(self.shown.view_counts.max()) - 1)
         batch = self.draw(self.shown, 3, views, batch_generator(self.options.seed, 0, PICTURE_STREAM))
-        device = next(self.model.parameters()).device
+        device = next(self.model.view.parameters()).device
         rows, generated = [], []
         for lq, targets, cameras in zip(batch.lq, batch.targets, batch.target_cameras, strict=True):
             rendered = render_cameras(
@@ -148,17 +143,7 @@ class ViewStage:
 
     def export(self, progress: Progress) -> None:
         """Write the model."""
-        export_stage(self.model, self.name, progress, self.options)
-
-
-class Step2Stage(ViewStage):
-    """View training."""
-
-    name = "step2"
-
-    def __init__(self, options: Step2Options, rank: int) -> None:
-        super().__init__(options, rank)
-        self.network: Step2Network = Step2Network(self.model, options)
+        export_stage(self.model, "step2", progress, self.options)
 
 
 def train(options: Step2Options) -> int:

@@ -19,7 +19,7 @@ from training.export import start_model
 from training.losses import feature_losses
 from training.options import Step2Options
 from training.step1 import draw_timesteps
-from training.step2 import Step2Network, Step2Stage, grid_camera, train
+from training.step2 import Step2Network, Step2Stage, train
 
 pytestmark = pytest.mark.usefixtures("accelerate_reset")
 
@@ -90,8 +90,13 @@ def test_feature_and_camera_losses(stage: Step2Stage, tmp_path: Path, faces: Pat
 
 
 @pytest.mark.parametrize("probability", [0.0, 0.5, 1.0])
-def test_grid_camera_is_true_or_predicted(probability: float) -> None:
-    rows = grid_camera(torch.ones(2000, 16), torch.zeros(2000, 16), probability, generator()).mean(dim=1)
+def test_grid_camera_is_true_or_predicted(
+    probability: float, stage: Step2Stage, tmp_path: Path, faces: Path, tiny_checkpoint: Path
+) -> None:
+    tested = network(stage, tmp_path, faces, tiny_checkpoint, true_camera_probability=probability)
+    true, predicted = torch.ones(2000, 16), torch.zeros(2000, 16)
+    camera = tested._grid_camera(true, predicted, generator())
+    rows = camera.mean(dim=1)
     assert set(rows.tolist()) <= {0.0, 1.0}  # never a mixture
     assert rows.mean().item() == pytest.approx(probability, abs=0.05)
 
