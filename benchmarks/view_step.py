@@ -49,9 +49,8 @@ def seconds_per_view(options: Options, dtype: torch.dtype) -> float:
     else:
         model = load_model(options.weights, device, dtype)
     size, latent = model.config.image_size, model.config.latent_size
-    image = torch.rand(1, 3, size, size) * 2 - 1
+    features = encode_faces(model, torch.rand(1, 3, size, size) * 2 - 1)
     cameras = Cameras.from_angles(torch.linspace(-45, 45, options.views).tolist(), 0.0)
-    features = encode_faces(model, image)
     views = ViewFeatures(model, build_grid(model, features, predict_source(model, features)), [cameras])
     latents = torch.randn(options.views, model.config.vae.latent_channels, latent, latent).to(device, dtype)
     times = []

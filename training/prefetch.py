@@ -30,8 +30,8 @@ def prefetch(
     """make_batch(start_step), make_batch(start_step + 1), ... without end, made ahead of use by workers.
 
     At least `depth` batches are under way or waiting, and one for each worker. An exception in make_batch is raised at
-    its step. Closing the iterator drops what is waiting. Threads start at once and share the pictures' cache; but many
-    of them wait for Python's lock on each other where pictures are small: see benchmarks/data_loading.py.
+    its step. Closing the iterator drops what is waiting. Threads start at once, but wait for Python's lock on each
+    other where pictures are small: see benchmarks/data_loading.py.
     Raises ConfigError where processes can't be forked; of one that is killed `lost_workers` tells.
     """
     return (_from_threads if kind == "threads" else _from_processes)(make_batch, start_step, depth, workers)
@@ -103,7 +103,7 @@ def _loader(make_batch: Callable[[int], Any], start_step: int, depth: int, worke
             batch_size=None,
             sampler=itertools.count(start_step),
             num_workers=workers,
-            prefetch_factor=max(2, -(-depth // workers)),
+            prefetch_factor=depth,
             multiprocessing_context="fork",
             worker_init_fn=_leave_ctrl_c_to_the_training,
         )

@@ -102,7 +102,4 @@ def test_resumes_where_it_stopped(shrunken_sd: Any, tmp_path: Path, step: str) -
 
 @pytest.mark.timeout(600)
 def test_learns_compiled(shrunken_sd: Any, tmp_path: Path) -> None:
-    settings = {"compile": "inductor", "gradient_checkpointing": False, "validate_every": 29, "steps": 29}
-    lines = train(shrunken_sd, tmp_path, "step2", **settings)
-    assert lines[-1]["feature"] < lines[0]["feature"]
-    assert all(math.isfinite(line["loss"]) for line in lines)
+    require_learned(train(shrunken_sd, tmp_path, "step2", compile="inductor", gradient_checkpointing=False))

@@ -9,13 +9,12 @@ import time
 from contextlib import closing
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from nvb_core.errors import ConfigError
+from tests.training.test_batches import same
 from training.batches import RestorationBatch, batch_generator, sample_restoration_batch
 from training.data import FaceFolder, InMemory
 from training.prefetch import LostWorkerError, WorkerKind, lost_workers, prefetch
@@ -23,10 +22,6 @@ from training.prefetch import LostWorkerError, WorkerKind, lost_workers, prefetc
 KINDS: list[WorkerKind] = ["threads", "processes"]
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")  # torch's, where cores are few
-
-
-def same(first: Any, second: Any) -> bool:
-    return torch.equal(first, second) if isinstance(first, Tensor) else first == second
 
 
 def test_prefetch_keeps_order_and_works_ahead() -> None:
@@ -167,8 +162,6 @@ def test_lost_workers_leaves_other_errors_alone() -> None:
 
 
 def test_where_nothing_can_be_forked(monkeypatch: pytest.MonkeyPatch) -> None:
-    from torch import multiprocessing
-
-    monkeypatch.setattr(multiprocessing, "get_all_start_methods", lambda: ["spawn"])  # as on Windows
+    monkeypatch.setattr(torch.multiprocessing, "get_all_start_methods", lambda: ["spawn"])  # as on Windows
     with pytest.raises(ConfigError, match="use --workers-are threads"):
         next(prefetch(lambda step: step, 0, kind="processes"))
