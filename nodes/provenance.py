@@ -30,14 +30,14 @@ def provenance_of(prompt: Prompt | None, node_id: str | None) -> Provenance:
     """
     nodes = list(ancestors(prompt or {}, str(node_id)))
     sampler, loader, photo = (_first(nodes, names) for names in (SAMPLERS, LOADERS, PHOTOS))
-    model, weights_sha256 = _model(loader.get("checkpoint"))
+    model, weights_sha256, own_steps = _model(loader.get("checkpoint"))
     source, source_sha256 = _photo(photo.get("image"))
     return Provenance(
         model=model,
         weights_sha256=weights_sha256,
         version=pack_version(),
         seed=_number(sampler.get("seed"), UNKNOWN_NUMBER),
-        steps=_number(sampler.get("steps"), UNKNOWN_NUMBER),
+        steps=_number(sampler.get("steps"), UNKNOWN_NUMBER) or own_steps,
         eta=float(_number(sampler.get("eta"), 0 if "preset" in sampler else UNKNOWN_NUMBER)),
         source=source,
         source_sha256=source_sha256,
@@ -65,15 +65,17 @@ def _number(value: Any, otherwise: Any) -> Any:
     return value if isinstance(value, int | float) and not isinstance(value, bool) else otherwise
 
 
-def _model(checkpoint: Any) -> tuple[str, str]:
-    """Name of the model and hash of its weights."""
+def _model(checkpoint: Any) -> tuple[str, str, int]:
+    """Name of the model, hash of its weights, and the denoising steps that it takes by itself."""
+    unknown = UNKNOWN, UNKNOWN, UNKNOWN_NUMBER
     if not isinstance(checkpoint, str):
-        return UNKNOWN, UNKNOWN
+        return unknown
     try:
         path = checkpoint_path(checkpoint)
-        return read_metadata(path)["config_object"].name, sha256(path)
+        config = read_metadata(path)["config_object"]
+        return config.name, sha256(path), config.sampling_steps
     except (NVBError, OSError):  # moved or replaced since it was loaded
-        return UNKNOWN, UNKNOWN
+        return unknown
 
 
 def _photo(name: Any) -> tuple[str, str]:

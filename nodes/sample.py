@@ -87,6 +87,7 @@ class NVBDDIMSampler(io.ComfyNode):
                 f"{denoiser.model.config.name} was trained on top of Stable Diffusion; choose that in Load NVB-Face "
                 "Model as base, or use Apply to Model and ComfyUI's KSampler"
             )
+        steps = steps or denoiser.model.config.sampling_steps
         options = SamplingOptions(steps, eta, seed, shared_noise, views_per_chunk)
         latents = _sample(denoiser, view_features, options)
         return io.NodeOutput({"samples": latents.to(memory.intermediate_device())})

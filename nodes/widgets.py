@@ -12,7 +12,13 @@ def seed_input(tooltip: str) -> io.Int.Input:
 
 
 def steps_input() -> io.Int.Input:
-    return io.Int.Input("steps", default=50, min=1, max=1000, tooltip="Denoising steps; fewer are faster and coarser.")
+    return io.Int.Input(
+        "steps",
+        default=0,
+        min=0,
+        max=1000,
+        tooltip="Denoising steps. 0: as many as the model is best with; the built-in one takes 2.",
+    )
 
 
 def frame_input() -> io.Combo.Input:

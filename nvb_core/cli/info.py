@@ -34,8 +34,8 @@ class Options:
     """A built-in configuration, without weights."""
     views: int = 8
     """Views of the run whose cost is estimated."""
-    steps: int = 50
-    """Denoising steps of the run whose cost is estimated, 1 to 1000."""
+    steps: int = 0
+    """Denoising steps of the run whose cost is estimated, 1 to 1000; 0 takes as many as the model is best with."""
     json: bool = False
     """Print one JSON object instead of tables."""
 
@@ -47,7 +47,6 @@ def main(argv: Sequence[str]) -> int:
         raise ConfigError("--weights and --preset exclude each other; give one of them")
     if options.views < 1:
         raise ConfigError(f"--views is {options.views}, must be at least 1")
-    SamplingOptions(steps=options.steps)  # checks the range
     if options.preset:
         description = describe_model(PRESETS[options.preset], options)
     else:
@@ -71,17 +70,17 @@ def describe_checkpoint(path: Path, options: Options) -> dict[str, Any]:
 
 def describe_model(config: ModelConfig, options: Options) -> dict[str, Any]:
     """JSON-able description of a configuration; building it takes seconds and no memory to speak of."""
-    flops = count_flops(config)
+    flops, steps = count_flops(config), SamplingOptions(options.steps or config.sampling_steps).steps
     return {
         "config": config.to_dict(),
         "parameters": count_parameters(config),
         "flops": {
             "per_face_step": flops.per_face_step,
             "per_view_step": flops.per_view_step,
-            "run": flops.total(options.views, options.steps),
+            "run": flops.total(options.views, steps),
             "stages": asdict(flops),
         },
-        "run": {"views": options.views, "steps": options.steps},
+        "run": {"views": options.views, "steps": steps},
     }
 
 

@@ -30,8 +30,8 @@ from .worker import DeviceName, DtypeName, choose_dtype, join_launch
 class SamplerOptions:
     """How views are generated."""
 
-    steps: int = 50
-    """Denoising steps, 1 to 1000; fewer are faster and coarser."""
+    steps: int = 0
+    """Denoising steps, 1 to 1000; 0 takes as many as the model is best with (the built-in one 2)."""
     turntable_steps: int = 10
     """Steps for the video's frames, at most as many as --steps."""
     eta: float = 0.0
@@ -96,12 +96,12 @@ def make_plan(options: Options) -> RenderPlan:
     """Check all options that need no photo. Raises NVBError."""
     if options.sampler.turntable_steps < 1:
         raise ConfigError(f"--turntable-steps {options.sampler.turntable_steps} must be at least 1")
-    header = read_metadata(options.weights)
+    config = read_metadata(options.weights)["config_object"]
     return RenderPlan(
         views=plan_views(options.camera),
         faces=plan_faces(options.face),
         sampling=SamplingOptions(
-            steps=options.sampler.steps,
+            steps=options.sampler.steps or config.sampling_steps,
             eta=options.sampler.eta,
             seed=options.sampler.seed,
             shared_noise=not options.sampler.independent_noise,
@@ -110,7 +110,7 @@ def make_plan(options: Options) -> RenderPlan:
         turntable_steps=options.sampler.turntable_steps,
         watermark=options.watermark,
         dtype=options.dtype,
-        model=header["config_object"].name,
+        model=config.name,
         weights_sha256=file_sha256(options.weights),
         version=metadata.version("nvb-face"),
     )

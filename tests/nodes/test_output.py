@@ -130,9 +130,16 @@ def test_provenance_looks_upstream_only_and_takes_the_nearest(pack: Pack) -> Non
     assert provenance_of(unrelated, "10").seed == 7
     nearer = {**PROMPT, "9": {"class_type": "NVBDecode", "inputs": {"samples": ["21", 0]}}, "21": other}
     assert (provenance_of(nearer, "10").seed, provenance_of(nearer, "10").steps) == (-1, 5)  # its seed is a link
+    own = {**other, "inputs": {**other["inputs"], "steps": 0}}  # as many as the model is best with
+    assert provenance_of({**nearer, "21": own}, "10").steps == 2
+    linked = {**other, "inputs": {**other["inputs"], "steps": ["1", 0]}}
+    assert provenance_of({**nearer, "21": linked}, "10").steps == -1
     whole = {"class_type": "NVBNovelViews", "inputs": {"preset": "orbit", "seed": 4, "steps": 6}}
     record = provenance_of({"1": whole, "10": {"class_type": "NVBSaveViews", "inputs": {"images": ["1", 0]}}}, "10")
     assert (record.seed, record.steps, record.eta, record.model) == (4, 6, 0.0, "unknown")
+    alone = {**whole, "inputs": {**whole["inputs"], "steps": 0}}
+    graph = {"1": alone, "10": {"class_type": "NVBSaveViews", "inputs": {"images": ["1", 0]}}}
+    assert provenance_of(graph, "10").steps == -1  # how many that is, the unknown model knows
 
 
 # ---- the loader ----

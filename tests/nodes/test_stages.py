@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -115,6 +116,16 @@ def test_progress_shows_every_step_with_a_picture(pack: Pack, parts: SimpleNames
     assert (kind, size) == ("JPEG", 512)
     low, high = picture.convert("L").getextrema()
     assert low < high
+
+
+def test_zero_steps_are_as_many_as_the_model_is_best_with(
+    pack: Pack, parts: SimpleNamespace, grid: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    views = pack.node("NVBSampleViews").execute(grid, poses(pack, yaw_deg=0)).args[0]
+    monkeypatch.setattr(parts.denoiser.model, "config", replace(parts.denoiser.model.config, sampling_steps=2))
+    latents = sample(pack, parts, views, steps=0)
+    assert [step for step, *_ in pack.server.steps] == [1, 2]
+    assert torch.equal(latents, sample(pack, parts, views, steps=2))
 
 
 def test_an_interrupt_ends_the_run_within_a_step(pack: Pack, parts: SimpleNamespace, grid: Any) -> None:

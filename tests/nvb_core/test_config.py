@@ -92,6 +92,19 @@ def test_wrong_types_are_named(path: tuple[str, ...], value: Any) -> None:
     assert "\n" not in str(error.value)
 
 
+def test_checkpoints_from_before_sampling_steps_take_the_papers() -> None:
+    values = MINI.to_dict()
+    assert values.pop("sampling_steps") == 2
+    assert ModelConfig.from_dict(values) == replace(MINI, sampling_steps=50)
+    assert SD21.sampling_steps == SD15.sampling_steps == 50
+
+
+@pytest.mark.parametrize("steps", [0, -1, 1001])
+def test_sampling_steps_out_of_range(steps: int) -> None:
+    with pytest.raises(ConfigError, match=f"^sampling_steps is {steps}, must be in 1–1000$"):
+        ModelConfig.from_dict(edited("sampling_steps", value=steps))
+
+
 @pytest.mark.parametrize("value", [None, [], "config", 3])
 def test_not_an_object(value: Any) -> None:
     with pytest.raises(ConfigError, match=r"^config: expected an object"):

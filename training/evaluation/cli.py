@@ -40,8 +40,8 @@ class Options(MetricOptions, HeadSelection):
     """Model: a .safetensors checkpoint (default: the built-in one)."""
     base: Path | None = None
     """The Stable Diffusion weights that the model was trained on top of, if it is stored as a difference to them."""
-    steps: int = 50
-    """Denoising steps, 1 to 1000."""
+    steps: int = 0
+    """Denoising steps, 1 to 1000; 0 takes as many as the model is best with (the built-in one 2)."""
     seed: int = 0
     """Start of the model's random numbers."""
     true_camera: bool = False

@@ -41,8 +41,8 @@ class Options:
     """Model: a .safetensors checkpoint (default: the built-in one)."""
     base: Path | None = None
     """The Stable Diffusion weights that the model was trained on top of, if it is stored as a difference to them."""
-    steps: int = 50
-    """Denoising steps, 1 to 1000."""
+    steps: int = 0
+    """Denoising steps, 1 to 1000; 0 takes as many as the model is best with (the built-in one 2)."""
     seed: int = 0
     """Start of the model's random numbers."""
     device: DeviceName = "auto"
@@ -128,10 +128,12 @@ def make_evaluation(options: Options) -> tuple[PhotoEvaluation, dict[str, Any]]:
 
     device = join_launch(options.device).device
     dtype = choose_dtype(options.dtype, device)
+    config = read_metadata(options.weights)["config_object"]
+    sampling = SamplingOptions(options.steps or config.sampling_steps, seed=options.seed)
     described = {
         "weights": file_sha256(options.weights),
-        "model": read_metadata(options.weights)["config_object"].name,
-        "steps": options.steps,
+        "model": config.name,
+        "steps": sampling.steps,
         "seed": options.seed,
         "dtype": str(dtype).removeprefix("torch."),
         **{key: value for key, value in asdict(options.face).items() if key != "box" or value is not None},
@@ -139,5 +141,4 @@ def make_evaluation(options: Options) -> tuple[PhotoEvaluation, dict[str, Any]]:
     sources = [path for file in (nvb_core.__file__, __file__) for path in Path(str(file)).parent.glob("*.py")]
     folder = options.out / f"photos-{digest(described, [*sources, *reading_sources()])}"
     model = functools.cache(lambda: load_model(options.weights, str(device), dtype, base=options.base))
-    sampling = SamplingOptions(options.steps, seed=options.seed)
     return PhotoEvaluation(folder, model, plan_faces(options.face), sampling), described

@@ -66,7 +66,7 @@ class Plan:
                 f"--embedding: the pictures of {options.data} have no cameras to find ArcFace's crop by; "
                 "use --embedding-crop whole"
             )
-        sampling = SamplingOptions(options.steps, seed=options.seed)
+        sampling = SamplingOptions(options.steps or config.sampling_steps, seed=options.seed)
         sha256 = file_sha256(options.weights)
         extra = ExtraMetrics.find(options, device)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -22,7 +23,7 @@ FAST = ["--steps", "2", "--views", "2", "--no-turntable", "--center", "--no-refi
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save_model(NVBModel(tiny_config()), path, {})
+    save_model(NVBModel(replace(tiny_config(), sampling_steps=3)), path, {})
     return path
 
 

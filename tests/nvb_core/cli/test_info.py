@@ -97,6 +97,7 @@ def test_preset_needs_no_weights(capsys: Output) -> None:
     with torch.device("meta"):
         unet = build_unet(PRESETS["mini"])
     assert description["parameters"]["unet"] == sum(p.numel() for p in unet.parameters())
+    assert description["run"] == {"views": 8, "steps": 2}
     assert "file" not in description
     assert "training" not in description
     print_tables(description)
@@ -110,7 +111,7 @@ def test_preset_needs_no_weights(capsys: Output) -> None:
     [
         (["--weights", "w.safetensors", "--preset", "mini"], "--weights and --preset exclude each other"),
         (["--preset", "mini", "--views", "0"], "--views is 0, must be at least 1"),
-        (["--preset", "mini", "--steps", "0"], "steps is 0, must be in 1–1000"),
+        (["--preset", "mini", "--steps", "-1"], "steps is -1, must be in 1–1000"),
     ],
 )
 def test_bad_options(argv: list[str], message: str) -> None:

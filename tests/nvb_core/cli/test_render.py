@@ -54,6 +54,12 @@ class TestResults:
         assert len(Cameras.from_json(manifest["turntable"])) == 3
         assert pixels(out / names[0]).shape == (32, 32, 3)
 
+    def test_by_itself_takes_the_steps_that_the_model_is_best_with(self, run: Run, out: Path) -> None:
+        assert run("--steps", "0")[0] == 0
+        record = read_png(next(out.glob("views/view_00*.png")))
+        assert record is not None
+        assert record.steps == json.loads((out / "cameras.json").read_text())["request"]["sampling"]["steps"] == 3
+
     def test_the_mark_can_be_switched_off_the_record_cannot(self, run: Run, out: Path) -> None:
         views = []
         for option in ("--watermark", "--no-watermark"):
@@ -202,7 +208,7 @@ class TestBadInput:
         [
             (["--views", "0"], "--views 0 is outside 1 to 1000"),
             (["--views", "10000"], "--views 10000 is outside 1 to 1000"),
-            (["--steps", "0"], "steps is 0"),
+            (["--steps", "-1"], "steps is -1"),
             (["--steps", "1001"], "steps is 1001"),
             (["--turntable-steps", "0"], "--turntable-steps 0"),
             (["--eta", "nan"], "eta is nan"),

@@ -21,6 +21,7 @@ from training.evaluation import benchmark, run
 from training.evaluation.benchmark import Benchmark, BenchmarkSettings
 from training.evaluation.cli import Options, main
 from training.evaluation.measure import MeasureSettings
+from training.evaluation.plan import Plan
 from training.evaluation.run import Evaluation
 from training.evaluation.sheet import CAPTION_PX, GAP_PX
 
@@ -46,6 +47,12 @@ def forbid(*_: Any, **__: Any) -> None:
 def figures(out: Path) -> dict[str, float]:
     report = json.loads((out / "report.json").read_text())
     return {key: figure["value"] for key, figure in report["figures"].items()}
+
+
+@pytest.mark.parametrize(("asked", "taken"), [(0, 3), (7, 7)])
+def test_steps_are_the_models_where_none_are_asked_for(weights: Path, tmp_path: Path, asked: int, taken: int) -> None:
+    plan = Plan.make(Options(weights=weights, out=tmp_path, steps=asked), torch.device("cpu"))
+    assert plan.evaluations[1].settings.sampling == SamplingOptions(taken)
 
 
 def test_evaluation_end_to_end(

@@ -10,11 +10,12 @@ from PIL import Image
 
 from nvb_core.errors import ConfigError, OutputError
 from nvb_core.images import to_pil
+from nvb_core.sampling import SamplingOptions
 from training.evaluation import photos
 from training.evaluation.benchmark import Benchmark
 from training.evaluation.photo_report import photo_page
 from training.evaluation.photo_scores import VIEWS_DEG, PhotoScores, coarse_psnr
-from training.evaluation.photos import Options, main
+from training.evaluation.photos import Options, main, make_evaluation
 
 SCORES = PhotoScores("a.png", 3.0, -2.0, 24.0, 22.0, None, 0.4, None, 0.6, 4.0)
 
@@ -48,6 +49,13 @@ def measure(weights: Path, tmp_path: Path) -> Callable[..., int]:
         return main([str(argument) for argument in (*arguments, *fixed)])
 
     return run
+
+
+@pytest.mark.parametrize(("asked", "taken"), [(0, 3), (7, 7)])
+def test_steps_are_the_models_where_none_are_asked_for(weights: Path, tmp_path: Path, asked: int, taken: int) -> None:
+    evaluation, described = make_evaluation(Options(weights=weights, out=tmp_path, steps=asked, device="cpu"))
+    assert evaluation.sampling == SamplingOptions(taken)
+    assert described["steps"] == taken
 
 
 def test_photos_end_to_end(
