@@ -25,8 +25,6 @@ from tests.comfyui.server import WORKFLOWS, running_server
 
 SIDE_PX = 512
 MAX_PICTURES = 9
-STEPS = 20
-"""Fewer than the workflows have: on a CPU a film of 48 views takes minutes."""
 RUN_TIMEOUT_S = 1800
 IN_README, UPSCALED, FOREIGN = "01 ", "05 ", "08 "
 """The workflow on the README's screenshot; the one whose upscaler, here, is one that has learned nothing; and the one
@@ -74,7 +72,6 @@ def draw_thumbnails(frontend: Frontend) -> None:
             frontend.fit()
             _save(thumbnail([np.asarray(_screenshot(frontend))]), path.with_suffix(".jpg"), **JPEG)
             continue
-        frontend.lower_widget("NVB", "steps", STEPS)
         record = client.wait_for_history(frontend.press_run(), RUN_TIMEOUT_S)
         if record["status"]["status_str"] != "success":
             raise frontend.server.error(f"{path.name}: {record['status']}")
