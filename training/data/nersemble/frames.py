@@ -16,6 +16,7 @@ from nvb_core.errors import NVBError, OutputError
 MAX_RATE_DIFFERENCE = 0.01  # relative
 
 _STREAM = re.compile(r"Stream #0:\d+.*: Video: ")
+_TIME_BASE = re.compile(r"^#tb 0: (\d+)/(\d+)$", re.MULTILINE)
 _SIZE, _RATE = re.compile(r", (\d+)x(\d+)[, ]"), re.compile(r", ([\d.]+) fps")
 
 
@@ -30,6 +31,7 @@ class VideoInfo:
     frames: int
     fps: float
     size_px: tuple[int, int]  # width and height
+    start_s: float = 0.0  # time of the first frame
 
 
 @dataclass(frozen=True)
@@ -42,28 +44,32 @@ class Timeline:
 
 
 def probe_video(path: Path) -> VideoInfo:
-    """Frames (those that the file really holds, counted without decoding), rate and size. Raises VideoError."""
-    done = _ffmpeg("info", "-i", str(path), "-map", "0:v:0", "-c", "copy", "-progress", "pipe:1", "-f", "null", "-")
+    """Frames (those that the file really holds, counted without decoding), rate, size and start. Raises VideoError."""
+    done = _ffmpeg("info", "-copyts", "-i", str(path), "-map", "0:v:0", "-c", "copy", "-f", "framecrc", "pipe:1")
     header = done.stderr.decode("utf-8", "replace").partition("Output #0")[0]
     stream = next((line for line in header.splitlines() if _STREAM.search(line)), "")
-    size, rate = _SIZE.search(stream), _RATE.search(stream)
-    counts = [line.partition(b"=")[2] for line in done.stdout.splitlines() if line.startswith(b"frame=")]
-    frames = int(counts[-1]) if counts else 0
-    if size is None or rate is None or frames < 1 or not float(rate[1]) > 0:
+    size, rate, times = _SIZE.search(stream), _RATE.search(stream), _frame_times(done.stdout.decode())
+    if size is None or rate is None or len(times) < 1 or not float(rate[1]) > 0:
         raise VideoError(f"{path}: not a readable video ({_last_line(header)})")
     if "rotation of" in header:
         raise VideoError(f"{path}: is marked as turned, so that its pixels aren't those of the calibration")
-    return VideoInfo(frames, float(rate[1]), (int(size[1]), int(size[2])))
+    steps = np.diff(times)
+    uneven = np.flatnonzero(np.abs(steps - np.median(steps)) > 0.5 * np.median(steps)) if len(steps) else steps
+    if len(uneven):
+        at_s = float(times[uneven[0]])
+        raise VideoError(f"{path}: its frames aren't evenly timed behind {at_s:.3f} s, so that one can't count on them")
+    return VideoInfo(len(times), float(rate[1]), (int(size[1]), int(size[2])), float(times[0]))
 
 
 def common_timeline(videos: Mapping[str, VideoInfo], full_size_px: tuple[int, int]) -> Timeline:
     """The timeline of the majority of the videos, by serial.
 
-    A video of another frame rate, of more frames or of another aspect ratio than the calibrated `full_size_px` is left
-    out; one of fewer frames ends early, and lacks the timesteps behind that.
+    A video of another frame rate, of another start, of more frames or of another aspect ratio than the calibrated
+    `full_size_px` is left out; one of fewer frames ends early, and lacks the timesteps behind that.
     """
     faults: dict[str, tuple[str, str]] = {}
     rate = _most_frequent([round(info.fps, 2) for info in videos.values()])
+    start_s = _most_frequent([round(info.start_s, 3) for info in videos.values()])
     for serial, info in videos.items():
         width, height = info.size_px
         if abs(width / full_size_px[0] * full_size_px[1] - height) > 1:
@@ -71,6 +77,8 @@ def common_timeline(videos: Mapping[str, VideoInfo], full_size_px: tuple[int, in
             faults[serial] = "size doesn't fit the calibration", f"{width}x{height} px, calibrated for {calibrated}"
         elif abs(info.fps / rate - 1) > MAX_RATE_DIFFERENCE:
             faults[serial] = "another frame rate than most", f"{info.fps:g} Hz, most have {rate:g} Hz"
+        elif abs(info.start_s - start_s) * rate > 0.5:
+            faults[serial] = "another start than most", f"{info.start_s:.3f} s, most start at {start_s:.3f} s"
     length = _most_frequent([info.frames for serial, info in videos.items() if serial not in faults])
     for serial, info in videos.items():
         if serial not in faults and info.frames > length:
@@ -106,6 +114,14 @@ def extract_frames(path: Path, info: VideoInfo, timesteps: list[int], target: Pa
     if done.returncode or complaint or written != np.prod(shape):
         raise VideoError(f"{path}: can't be decoded ({complaint or 'a frame is missing'})")
     return np.memmap(target, np.uint8, "r+", shape=shape)
+
+
+def _frame_times(listing: str) -> np.ndarray:
+    """Rising times in seconds of the frames in ffmpeg's framecrc listing; empty if it says none."""
+    base = _TIME_BASE.search(listing)
+    packets = [line.split(",") for line in listing.splitlines() if line and not line.startswith("#")]
+    ticks = sorted(int(packet[2]) for packet in packets)
+    return np.array(ticks) * (int(base[1]) / int(base[2])) if base else np.array([])
 
 
 def _most_frequent(values: list[float] | list[int]) -> float:

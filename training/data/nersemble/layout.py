@@ -211,7 +211,8 @@ def _participant(
 
 
 def _videos(root: Path, folder: Path, rig: Rig, colours: dict[str, Any] | None) -> Iterator[tuple[str, str] | Dropped]:
-    """Serial and path of each video; colours None: without correction."""
+    """Serial and path of each video, and what is left out or missing; colours None: without correction."""
+    missing = set(rig.world_2_cam) | set(rig.faults)
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         shown = path.relative_to(root).as_posix()
         match = _VIDEO.fullmatch(path.name)
@@ -221,6 +222,7 @@ def _videos(root: Path, folder: Path, rig: Rig, colours: dict[str, Any] | None) 
             yield Dropped(shown, "not a camera's video")
             continue
         serial = match["serial"]
+        missing.discard(serial)
         if serial in rig.faults:
             yield Dropped(shown, "bad camera", rig.faults[serial])
         elif serial not in rig.world_2_cam:
@@ -229,6 +231,8 @@ def _videos(root: Path, folder: Path, rig: Rig, colours: dict[str, Any] | None) 
             yield Dropped(shown, "camera without colour calibration", f"serial {serial}: {fault}")
         else:
             yield serial, shown
+    for serial in sorted(missing) if folder.is_dir() else []:
+        yield Dropped((folder / f"cam_{serial}").relative_to(root).as_posix(), "camera without video")
 
 
 def _folders(parent: Path) -> list[Path]:

@@ -49,10 +49,16 @@ def colours(frame: int, camera: int) -> tuple[int, int, int]:
 
 
 def write_video(
-    path: Path, camera: int, frames: int = 6, fps: float = 25, size: tuple[int, int] = (WIDTH, HEIGHT)
+    path: Path,
+    camera: int,
+    frames: int = 6,
+    fps: float = 25,
+    size: tuple[int, int] = (WIDTH, HEIGHT),
+    every_frame_whole: bool = False,
 ) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    writer = imageio_ffmpeg.write_frames(path, size, fps=fps, quality=10, macro_block_size=2)
+    options = ["-g", "1"] if every_frame_whole else []
+    writer = imageio_ffmpeg.write_frames(path, size, fps=fps, quality=10, macro_block_size=2, output_params=options)
     writer.send(None)
     for frame in range(frames):
         writer.send(np.full((size[1], size[0], 3), colours(frame, camera), dtype=np.uint8).tobytes())

@@ -344,5 +344,5 @@ def test_faces_are_looked_for_by_default(tmp_path: Path) -> None:
     for camera in range(1, 4):
         video_path(folder, camera).unlink()
     arguments = ["nersemble", str(tmp_path / "src"), "--out", str(tmp_path / "out"), "--size", "32"]
-    with pytest.raises(ConfigError, match="no image is left; dropped 1: registration failed"):
+    with pytest.raises(ConfigError, match=r"no image is left; .*dropped 1: registration failed"):
         main([*arguments, "--frames-per-sequence", "1"])

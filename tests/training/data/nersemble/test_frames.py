@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import subprocess
+from dataclasses import replace
 from pathlib import Path
 
+import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
@@ -42,6 +45,34 @@ def test_frame_that_is_not_there(tmp_path: Path) -> None:
         extract_frames(tmp_path / "cam_1.mp4", probed, [1, 4], tmp_path / "1.rgb")
 
 
+def cut(source: Path, target: Path, *options: str) -> Path:
+    """Packets of a video copied by ffmpeg, with their times."""
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", source, "-c", "copy", *options, target]
+    subprocess.run(command, check=True)
+    return target
+
+
+def test_frame_lost_in_the_middle_is_not_counted_over(tmp_path: Path) -> None:
+    write_video(tmp_path / "whole.mp4", camera=0, frames=9, every_frame_whole=True)
+    lost = cut(tmp_path / "whole.mp4", tmp_path / "lost.mp4", "-bsf:v", r"noise=drop=eq(n\,4)")
+    with pytest.raises(VideoError, match=r"lost.mp4: its frames aren't evenly timed behind 0\.120 s"):
+        probe_video(lost)
+    assert probe_video(tmp_path / "whole.mp4").frames == 9
+
+
+def test_end_cut_off_is_an_early_end(tmp_path: Path) -> None:
+    write_video(tmp_path / "whole.mp4", camera=0, frames=9, every_frame_whole=True)
+    probed = probe_video(cut(tmp_path / "whole.mp4", tmp_path / "short.mp4", "-frames:v", "5"))
+    assert (probed.frames, probed.start_s) == (5, 0)
+
+
+def test_start_cut_off(tmp_path: Path) -> None:
+    write_video(tmp_path / "whole.mp4", camera=0, frames=9, every_frame_whole=True)
+    late = cut(tmp_path / "whole.mp4", tmp_path / "late.mp4", "-bsf:v", r"noise=drop=lt(n\,2)", "-copyts")
+    probed = probe_video(late)
+    assert (probed.frames, probed.start_s) == (7, pytest.approx(0.08))
+
+
 @pytest.mark.parametrize("content", [b"", b"no video at all"])
 def test_unreadable(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "cam_1.mp4").write_bytes(content)
@@ -71,14 +102,17 @@ def test_timeline_of_the_majority() -> None:
         "e": info(frames=101),
         "f": info(size=(3208, 2200)),
         "g": info(fps=73.02),
+        "h": replace(info(frames=99), start_s=1 / 73),
+        "i": replace(info(), start_s=0.002),
     }
     timeline = common_timeline(videos, FULL)
     assert timeline.length == 100
-    assert sorted(timeline.cameras) == ["a", "b", "c", "g"]
+    assert sorted(timeline.cameras) == ["a", "b", "c", "g", "i"]
     assert timeline.faults == {
         "d": ("another frame rate than most", "25 Hz, most have 73 Hz"),
         "e": ("more frames than most", "101, most have 100"),
         "f": ("size doesn't fit the calibration", "3208x2200 px, calibrated for 2200x3208 px"),
+        "h": ("another start than most", "0.014 s, most start at 0.000 s"),
     }
     assert common_timeline({}, FULL).length == 0
 

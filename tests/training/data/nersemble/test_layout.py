@@ -76,12 +76,14 @@ def test_missing_serial_is_left_out(tmp_path: Path) -> None:
     colours = dict.fromkeys([*SERIALS[1:3]], torch.eye(3, 4).tolist()) | {SERIALS[0]: [[1.0] * 6] * 3}
     write_json(folder / "calibration" / "color_calibration.json", colours)
     (folder / "sequences" / "EXP-1-head" / "images" / "cam.txt").touch()
+    (folder / "sequences" / "EXP-1-head" / "images" / f"cam_{SERIALS[3]}.mp4").unlink()
     capture = read_capture(tmp_path, color_correction=False)
     images = "017/sequences/EXP-1-head/images"
-    assert sorted(capture.recordings[0].videos) == sorted([SERIALS[0], SERIALS[3]])
+    assert sorted(capture.recordings[0].videos) == [SERIALS[0]]
     assert sorted((e.file, e.reason) for e in capture.dropped) == [
         (f"{images}/cam.txt", "not a camera's video"),
         (f"{images}/cam_{SERIALS[2]}.mp4", "bad camera"),
+        (f"{images}/cam_{SERIALS[3]}", "camera without video"),
         (f"{images}/cam_{SERIALS[1]}.mp4", "camera without calibration"),
     ]
     with pytest.raises(ConfigError, match="nothing to convert"):
