@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from nvb_core.errors import CheckpointError, OutputError
 from tests.training.test_state import files_limited_to
+from training import latent_cache
 from training.options import Step2Options
 from training.step2 import Step2Stage, train
 
@@ -38,6 +40,47 @@ def test_latents_are_those_of_the_targets(build: Any) -> None:
         torch.testing.assert_close(batch.latents.float(), expected, rtol=2e-3, atol=2e-3)
         seen |= set(batch.mirrored.tolist())
     assert seen == {False, True}
+
+
+def test_parts_and_processes_make_the_same(build: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Step2Stage(build(), rank=0)
+    assert whole.cache is not None
+    images = len(whole.folder)
+    asked = [(torch.arange(images)[None], torch.tensor([mirrored])) for mirrored in (False, True)]
+    expected = [whole.cache(*both) for both in asked]
+    shutil.rmtree(tmp_path / "cache")
+    monkeypatch.setattr(latent_cache, "PART", 3)
+    waits: list[int] = []
+
+    def process(index: int) -> SimpleNamespace:
+        state = {"num_processes": 2, "process_index": index, "is_main_process": not index, "device": "cpu"}
+        return SimpleNamespace(**state, wait_for_everyone=lambda: waits.append(index))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("accelerate.PartialState", lambda: process(1))
+        with pytest.raises(CheckpointError, match=r"0000000\.npy: another .* on storage that all machines see"):
+            whole._latent_cache()
+        made = {path.name[-11:-4] for path in (tmp_path / "cache").iterdir()}
+        assert made == {f"{first:07d}" for first in range(3, images, 6)}
+        patch.setattr("accelerate.PartialState", lambda: process(0))
+        whole._latent_cache()
+    assert waits.count(0) == waits.count(1) == -(-images // 6)  # else they would wait for ever
+    parted = whole._latent_cache()
+    assert parted is not None
+    for both, latents in zip(asked, expected, strict=True):
+        torch.testing.assert_close(parted(*both), latents, rtol=2e-3, atol=2e-3)
+
+
+def test_a_killed_run_goes_on(build: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latent_cache, "PART", 3)
+    Step2Stage(build(), rank=0)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()}
+    gone = sorted(before)[1]
+    gone.unlink()
+    Step2Stage(build(), rank=0)
+    after = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()}
+    assert after.keys() == before.keys()
+    assert {path for path in after if after[path] != before[path]} == {gone}
 
 
 def test_the_diffusion_loss_takes_them(build: Any, monkeypatch: pytest.MonkeyPatch) -> None:
