@@ -22,7 +22,7 @@ from .config import SD15, SD21, ModelConfig, ScheduleConfig
 from .denoiser import build_unet
 from .errors import CheckpointError, ConfigError
 from .sd_layout import from_original_shape, unet_names, vae_names
-from .tensor_files import open_safetensors
+from .tensor_files import DTYPES, open_safetensors
 
 PredictionType = Literal["epsilon", "v_prediction"]
 PREDICTIONS: dict[str, PredictionType] = {
@@ -36,6 +36,14 @@ PREDICTIONS: dict[str, PredictionType] = {
 """What headers say (modelspec.prediction_type, modelspec.architecture, scheduler_config.json), and what it means."""
 V_TENSOR, ZERO_SNR_TENSOR = "v_pred", "ztsnr"
 """Empty tensors by which single files of fine-tuned models say so, as ComfyUI reads them."""
+SCHEDULE = {
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "num_train_timesteps": 1000,
+    "trained_betas": None,
+}
+"""Of the noise, in folders; single files don't say it."""
 OLD_VAE_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 """Of the autoencoder's attention in folders that diffusers wrote before 0.14."""
 ADVICE = "give a Stable Diffusion 1.x, 2.0 or 2.1 checkpoint (.safetensors) or diffusers folder"
@@ -105,6 +113,8 @@ def _schedule(path: Path, declared: Declared, given: PredictionType | None, sche
     chosen = cast(PredictionType, said or given)
     if not declared.zero_terminal_snr:
         return replace(schedule, prediction_type=chosen)
+    if chosen != "v_prediction":
+        raise CheckpointError(f"{path}: says that its last timestep is pure noise, which {chosen} can't do; {ADVICE}")
     return replace(schedule, prediction_type=chosen, zero_terminal_snr=True, timestep_spacing="trailing")
 
 
@@ -127,6 +137,10 @@ class _SingleFile:
         """Shape of a U-Net tensor under diffusers' name; None if it isn't there."""
         original = unet_names([name], config.unet)[name]
         return list(self.file.get_slice(original).get_shape()) if original in self.names else None
+
+    def takes_more(self) -> bool:
+        """Whether the U-Net listens to something besides text (unCLIP's picture, an upscaler's noise level)."""
+        return any(name.startswith("model.diffusion_model.label_emb.") for name in self.names)
 
     def read_unet(self, expected: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
         """Tensors under diffusers' names. Raises CheckpointError."""
@@ -158,14 +172,22 @@ class _Folder:
 
     def _declared(self) -> Declared:
         values = _json(self.path / "scheduler" / "scheduler_config.json")
+        for key, ours in SCHEDULE.items():
+            if values.get(key, ours) != ours:
+                found = f"{key} of its scheduler is {values[key]!r:.40}, not {ours!r}"
+                raise CheckpointError(f"{self.path}: {found}; {ADVICE}")
         said = values.get("prediction_type")  # diffusers leaves a default out: then the file doesn't say
-        if said is not None and said not in PREDICTIONS:
+        if said is not None and (not isinstance(said, str) or said not in PREDICTIONS):
             raise CheckpointError(f"{self.path}: prediction_type {said!r} of its scheduler is neither epsilon nor v")
         return Declared(PREDICTIONS[said] if said else None, bool(values.get("rescale_betas_zero_snr", False)))
 
     def unet_shape(self, name: str, config: ModelConfig) -> list[int] | None:
         """As of a single file."""
         return list(self.files["unet"].get_slice(name).get_shape()) if name in self.names["unet"] else None
+
+    def takes_more(self) -> bool:
+        """As of a single file."""
+        return any(name.startswith(("class_embedding.", "add_embedding.")) for name in self.names["unet"])
 
     def read_unet(self, expected: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
         """As of a single file."""
@@ -200,11 +222,15 @@ def _matching(path: Path, source: _SingleFile | _Folder, presets: Iterable[Model
                 f"{path}: its U-Net takes {first[1] if first else 'no'} channels (an inpainting or depth model?); "
                 f"{ADVICE}"
             )
+        if source.takes_more():
+            raise CheckpointError(f"{path}: its U-Net takes more than text (an unCLIP model or an upscaler?); {ADVICE}")
         return preset
     raise CheckpointError(f"{path}: not a Stable Diffusion 1.x or 2.x model; {ADVICE}")
 
 
 def _check(where: str, tensor: Tensor, shape: torch.Size) -> None:
+    if tensor.dtype not in DTYPES:
+        raise CheckpointError(f"{where} is of {tensor.dtype}; give a file in float32, float16 or bfloat16")
     if tensor.shape != shape:
         raise CheckpointError(f"{where} has shape {tuple(tensor.shape)}, expected {tuple(shape)}")
     if not tensor.isfinite().all():

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from nvb_core.autoencoder import Autoencoder
@@ -165,11 +165,37 @@ def test_other_models_are_refused(tmp_path: Path, states: list[States]) -> None:
     inpainting = unet | {"conv_in.weight": torch.zeros(4, 9, 3, 3)}
     path = single_file(tmp_path / "inpainting.safetensors", (inpainting, vae), PRESETS[0])
     refused(path, "takes 9 channels", "inpainting")
+    unclip = unet | {"class_embedding.linear_1.weight": torch.zeros(2)}
+    refused(folder(tmp_path / "unclip", (unclip, vae), {}), "takes more than text")
+    path = single_file(tmp_path / "plain.safetensors", states[0], PRESETS[0])
+    save_file(
+        load_file(path) | {"model.diffusion_model.label_emb.0.0.weight": torch.zeros(2)}, tmp_path / "u.safetensors"
+    )
+    refused(tmp_path / "u.safetensors", "takes more than text")
     (tmp_path / "old.safetensors").write_bytes(b"\x80\x02}q\x00.")
     refused(tmp_path / "old.safetensors", "a pickle")
     refused(tmp_path / "none.safetensors", "no such file")
     (tmp_path / "empty").mkdir()
     refused(tmp_path / "empty", "holds no diffusion_pytorch_model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "message"),
+    [
+        ({"beta_schedule": "linear"}, "beta_schedule of its scheduler is 'linear', not 'scaled_linear'"),
+        ({"beta_end": 0.02}, "beta_end of its scheduler is 0.02, not 0.012"),
+        ({"num_train_timesteps": 500}, "num_train_timesteps of its scheduler is 500, not 1000"),
+        ({"trained_betas": [0.1, 0.2]}, "trained_betas of its scheduler is [0.1, 0.2], not None"),
+        ({"prediction_type": ["epsilon"]}, "prediction_type ['epsilon'] of its scheduler"),
+        ({"rescale_betas_zero_snr": True}, "its last timestep is pure noise, which epsilon can't do"),
+    ],
+)
+def test_other_schedules_are_refused(
+    tmp_path: Path, states: list[States], scheduler: dict[str, Any], message: str
+) -> None:
+    stable_diffusions = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+    path = folder(tmp_path / "m", states[0], {**stable_diffusions, "num_train_timesteps": 1000, **scheduler})
+    refused(path, str(path), message)
 
 
 def test_a_broken_base_is_refused_by_file_and_tensor(tmp_path: Path, states: list[States]) -> None:
@@ -183,5 +209,8 @@ def test_a_broken_base_is_refused_by_file_and_tensor(tmp_path: Path, states: lis
     nan = unet | {"conv_out.bias": torch.full((4,), float("nan"))}
     path = single_file(tmp_path / "nan.safetensors", (nan, vae), PRESETS[0])
     refused(path, "model.diffusion_model.out.2.bias holds NaN")
+    for dtype in (torch.float8_e4m3fn, torch.int8):
+        path = single_file(tmp_path / "small.safetensors", states[0], PRESETS[0], dtype)
+        refused(path, f"is of {dtype}; give a file in float32, float16 or bfloat16")
     (tmp_path / "lacking" / "scheduler" / "scheduler_config.json").write_text("{")
     refused(tmp_path / "lacking", "scheduler_config.json: not readable as JSON")

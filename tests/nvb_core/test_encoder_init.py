@@ -125,6 +125,14 @@ def test_a_file_without_an_encoder_is_refused(tmp_path: Path) -> None:
         initialise_encoder(ImageEncoder(CONFIG), tmp_path / "other.safetensors")
 
 
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int8])
+def test_numbers_of_another_kind_are_refused(tmp_path: Path, dtype: torch.dtype) -> None:
+    weight = torch.ones(ImageEncoder(CONFIG).stem.weight.shape).to(dtype)
+    save_file({"encoder.conv_in.weight": weight}, tmp_path / "small.safetensors")
+    with pytest.raises(CheckpointError, match=rf"small\.safetensors: the tensor for stem.weight is of {dtype}"):
+        initialise_encoder(ImageEncoder(CONFIG), tmp_path / "small.safetensors")
+
+
 def test_nothing_that_fits_is_refused(tmp_path: Path) -> None:
     save_file({"encoder.conv_in.weight": torch.ones(4, 3, 3, 3)}, tmp_path / "thin.safetensors")
     with pytest.raises(CheckpointError, match="no tensor of its encoder has the shape"):
