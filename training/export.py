@@ -10,7 +10,7 @@ from typing import Any
 
 from nvb_core.adapted import adapted_model, load_adapted
 from nvb_core.backbone import read_base
-from nvb_core.checkpoint import load_model, read_metadata, save_model
+from nvb_core.checkpoint import LICENSE, load_model, read_metadata, save_model
 from nvb_core.encoder_init import initialise_encoder
 from nvb_core.errors import ConfigError
 from nvb_core.model import NVBModel
@@ -19,6 +19,7 @@ from .options import PredictionType, RunOptions
 from .state import Progress
 
 MODEL_NAME = "model.safetensors"
+LICENSE_ON_BASE = "as the licences of its base model and of its training data allow"
 
 
 def git_revision() -> str:
@@ -69,4 +70,5 @@ def export_stage(model: NVBModel, stage: str, progress: Progress, options: RunOp
         "git": git_revision(),
         "options": values,
     }
-    save_model(model, options.out / MODEL_NAME, record)
+    own = LICENSE if model.config.base_model == "none" else LICENSE_ON_BASE
+    save_model(model, options.out / MODEL_NAME, record, license=options.license or model.metadata.get("license", own))

@@ -70,6 +70,9 @@ class RunOptions:
     """How long a process waits for the others before it gives up."""
     seed: int = 0
     """Start of all random numbers."""
+    license: str | None = None
+    """Licence to write into the checkpoint; by default that of --init, else Apache-2.0, or on top of Stable Diffusion
+    a reference to the licences of its weights and the training data."""
     data_weights: tuple[float, ...] = ()
     """How often each folder of `data` is drawn from, relative to the others; default: by its number of images."""
     split: Split = "all"
@@ -278,7 +281,8 @@ class Step2Options(RunOptions):
     camera_weight: float = 1.0
     """Weight of the camera loss."""
     latent_cache: Path | None = None
-    """Folder for latents of the targets, encoded once instead of in every step and rounded to float16."""
+    """Folder for latents of the targets, encoded once instead of in every step and rounded to float16; where several
+    machines train, on storage that all see."""
     true_camera_probability: float = 0.5
     """How often the grid is built from the true source camera instead of the predicted one."""
 

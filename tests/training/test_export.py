@@ -43,6 +43,19 @@ def test_record_grows_from_stage_to_stage(tmp_path: Path) -> None:
     assert "/somewhere" not in json.dumps(record)
 
 
+def test_licence(tmp_path: Path, shrunken_sd: Any) -> None:
+    def exported(model: NVBModel, **more: Any) -> str:
+        export_stage(model, "step1", Progress(1), Step1Options(out=tmp_path, data=DATA, init=tmp_path, **more))
+        return read_metadata(tmp_path / MODEL_NAME)["license"]
+
+    assert exported(NVBModel(tiny_config())) == "Apache-2.0"
+    assert exported(NVBModel(tiny_config()), license="CC-BY-4.0") == "CC-BY-4.0"
+    assert exported(start_model(tmp_path / MODEL_NAME)) == "CC-BY-4.0"
+    on_base = start_model(shrunken_sd.init, shrunken_sd.base)
+    del on_base.metadata["license"]
+    assert exported(on_base) == "as the licences of its base model and of its training data allow"
+
+
 def test_exporting_again_replaces_the_stage(tmp_path: Path) -> None:
     options = VAEOptions(out=tmp_path, data=DATA)
     model = NVBModel(tiny_config())
