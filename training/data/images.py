@@ -25,7 +25,7 @@ def decode(path: Path) -> Tensor:
             array = np.array(image.convert("RGB"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: listed in {INDEX_NAME} but missing") from None
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ConfigError(f"{path}: not a readable image: {error}") from None
     return torch.from_numpy(array).permute(2, 0, 1)
 
@@ -38,7 +38,7 @@ def read_side(path: Path) -> int:
             return image.width
     except FileNotFoundError:
         raise ConfigError(f"{path}: listed in {INDEX_NAME} but missing") from None
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ConfigError(f"{path}: not a readable image: {error}") from None
 
 

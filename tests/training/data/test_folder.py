@@ -258,6 +258,14 @@ def test_bad_images(tmp_path: Path, in_memory: InMemory) -> None:
         FaceFolder.load(tmp_path, size=32, in_memory=in_memory)
 
 
+@pytest.mark.parametrize("in_memory", ["yes", "no"])
+def test_a_size_beyond_all_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_memory: Any) -> None:
+    make_folder(tmp_path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # as if a damaged header claimed so many
+    with pytest.raises(ConfigError, match="not a readable image"):
+        FaceFolder.load(tmp_path, size=32, in_memory=in_memory)
+
+
 def test_cut_off_images(tmp_path: Path) -> None:
     make_folder(tmp_path)
     bad = tmp_path / "00000001" / "02.png"

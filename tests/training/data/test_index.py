@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nvb_core.cameras import Cameras
-from nvb_core.errors import OutputError
+from nvb_core.errors import ConfigError, OutputError
 from training.data import derived_split, read_index, write_index
 
 LABELS = Cameras.from_angles([-20.0, 30.0]).to_eg3d()
@@ -55,6 +55,20 @@ def test_failed_write_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"can.t be written"):
         write_index(tmp_path, ["a.png"], torch.zeros(1, 25), ["a"], {})
     assert [p.name for p in tmp_path.iterdir()] == ["dataset.json"]
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (json.dumps({"labels": [["a.png", [10**400] * 25]]}), r"labels\[0\] \(a.png\): .*not a finite number"),
+        ("[" * 100_000, "not readable as JSON"),
+        ("9" * 5000, "not readable as JSON"),
+    ],
+)
+def test_numbers_and_depths_beyond_all_bounds(tmp_path: Path, content: str, complaint: str) -> None:
+    (tmp_path / "dataset.json").write_text(content)
+    with pytest.raises(ConfigError, match=complaint):
+        read_index(tmp_path)
 
 
 def test_splits_of_the_file_win_over_derived_ones(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from nvb_core.errors import ConfigError
 
-from .plan import Dropped, Item, Plan, clean_name, finish, list_images, require_folder
+from .plan import Dropped, Item, Plan, clean_name, finish, list_images, require_folder, subject_names
 
 Subjects = Literal["image", "folder"]
 
@@ -26,13 +26,15 @@ def plan_faces(source: Path, crop: bool, margin: float, subjects: Subjects) -> P
 
 
 def _found(source: Path, crop: bool, subjects: Subjects) -> Iterator[Item | Dropped]:
-    for name in list_images(source):
+    images = list_images(source)
+    folders = subject_names(PurePosixPath(name).parent for name in images)
+    for name in images:
         pure = PurePosixPath(name)
         box: Literal["face"] | None = "face" if crop else None
         path = "-".join(pure.with_suffix("").parts)
         if subjects == "image":
             yield Item(clean_name(path), "view", name, None, box)
         elif pure.parent.parts:
-            yield Item(clean_name("-".join(pure.parent.parts)), clean_name(pure.stem), name, None, box)
+            yield Item(folders[pure.parent], clean_name(pure.stem), name, None, box)
         else:
             yield Dropped(name, "not in a subject's folder")

@@ -30,7 +30,7 @@ from nvb_core.errors import ConfigError
 
 from ..index import INDEX_NAME, label_fault
 from .eg3d import read_labels
-from .plan import Dropped, Item, Plan, clean_name, finish, list_images, require_folder
+from .plan import Dropped, Item, Plan, clean_name, finish, list_images, require_folder, subject_names
 
 LABEL_SUFFIXES = (".json", ".txt", ".npy")
 STRIP_YAWS = {3: (0.4, 0.0, -0.4), 5: tuple(math.radians(a) for a in (0, -45, -90, -135, -180))}
@@ -44,7 +44,7 @@ def plan_generated(source: Path, pivot_z: float | None) -> Plan:
     if (source / INDEX_NAME).exists():
         found = list(_labelled(source, images))
     elif any(_label_file(source / name) for name in images):
-        found = [_beside(source, name) for name in images]
+        found = list(_beside(source, images))
     elif images and all(len(PurePosixPath(name).parts) == 1 for name in images):
         found = [entry for name in images for entry in _strip(source, name, pivot_z)]
     else:
@@ -70,22 +70,30 @@ def strip_cameras(tiles: int, pivot_z: float) -> Cameras:
 
 
 def _labelled(source: Path, images: list[str]) -> Iterator[Item | Dropped]:
+    subjects = subject_names(PurePosixPath(name).parent for name in images)
     for entry in read_labels(source, images):
-        yield entry if isinstance(entry, Dropped) else _item(entry[0], entry[1])
+        yield entry if isinstance(entry, Dropped) else _item(*entry, subjects)
 
 
-def _item(name: str, label: tuple[float, ...]) -> Item | Dropped:
+def _item(name: str, label: tuple[float, ...], subjects: dict[PurePosixPath, str]) -> Item | Dropped:
     pure = PurePosixPath(name)
     if not pure.parent.parts:
         return Dropped(name, "not in a head's folder")
-    return Item(clean_name("-".join(pure.parent.parts)), clean_name(pure.stem), name, label)
+    return Item(subjects[pure.parent], clean_name(pure.stem), name, label)
+
+
+def _beside(source: Path, images: list[str]) -> Iterator[Item | Dropped]:
+    subjects = subject_names(PurePosixPath(name).parent for name in images)
+    for name in images:
+        label = _label_beside(source, name)
+        yield label if isinstance(label, Dropped) else _item(name, label, subjects)
 
 
 def _label_file(image: Path) -> Path | None:
     return next((p for p in map(image.with_suffix, LABEL_SUFFIXES) if p.is_file()), None)
 
 
-def _beside(source: Path, name: str) -> Item | Dropped:
+def _label_beside(source: Path, name: str) -> tuple[float, ...] | Dropped:
     file = _label_file(source / name)
     if file is None:
         return Dropped(name, "image without label")
@@ -99,7 +107,7 @@ def _beside(source: Path, name: str) -> Item | Dropped:
     except (OSError, ValueError, TypeError) as error:
         return Dropped(name, "bad label", f"{file.name}: {' '.join(str(error).split())[:80]}")
     fault = label_fault(label)
-    return Dropped(name, "bad label", f"{file.name}: {fault}") if fault else _item(name, tuple(map(float, label)))
+    return Dropped(name, "bad label", f"{file.name}: {fault}") if fault else tuple(map(float, label))
 
 
 def _strip(source: Path, name: str, pivot_z: float | None) -> Iterator[Item | Dropped]:

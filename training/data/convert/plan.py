@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import torch
@@ -87,13 +88,25 @@ def clean_name(text: str) -> str:
     return plain if plain == text else f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:8]}".lstrip("-")
 
 
+def subject_names(folders: Iterable[PurePosixPath]) -> dict[PurePosixPath, str]:
+    """Of each folder its path's parts joined, with a hash where that is another's name too (a/b and a-b)."""
+    joined = {folder: clean_name("-".join(folder.parts)) for folder in set(folders)}
+    often = Counter(joined.values())
+    return {folder: clean_name(folder.as_posix()) if often[name] > 1 else name for folder, name in joined.items()}
+
+
 def without_twins(items: Sequence[Item]) -> Iterator[Item | Dropped]:
-    """The items, but those whose written name, case aside, was there before, dropped."""
-    taken: dict[str, str] = {}
+    """The items, but those whose written name, case aside, was there before, dropped; of contradicting twins both."""
+    groups: dict[str, list[Item]] = {}
     for item in items:
-        first = taken.setdefault(item.name.casefold(), item.source)
-        same = first == item.source
-        yield item if same else Dropped(item.source, "name like that of another image", f"{item.name} is of {first}")
+        groups.setdefault(item.name.casefold(), []).append(item)
+    for first, *others in groups.values():
+        contradicted = any(other.source == first.source and other != first for other in others)
+        yield Dropped(first.source, "several labels for one image") if contradicted else first
+        for other in others:
+            if other.source != first.source:
+                detail = f"{other.name} is of {first.source}"
+                yield Dropped(other.source, "name like that of another image", detail)
 
 
 def camera_faults(labels: torch.Tensor) -> dict[int, str]:

@@ -67,8 +67,8 @@ def run(plan: Plan, out: Path, size: int | None, workers: int, show_progress: bo
     OutputError if it can't be written.
     """
     side = None if size is None else round(size * (plan.margin or 1.0))
-    if out.resolve() == plan.root.resolve():
-        raise ConfigError(f"{out}: is the source itself; choose another --out")
+    if out.resolve().is_relative_to(plan.root.resolve()):
+        raise ConfigError(f"{out}: is the source itself or lies in it; choose another --out")
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         settings = {"format": FORMAT, "kind": plan.kind, "side": side, "margin": plan.margin, **plan.settings}

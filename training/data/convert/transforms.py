@@ -11,7 +11,8 @@ there by a similarity that the user gives; nothing is guessed.
 
 from __future__ import annotations
 
-import math
+import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -92,14 +93,16 @@ def _found(file: Path, root: Path, move: Tensor, margin: float) -> Iterator[Item
 
 
 def _existing(path: Path) -> Path | None:
-    """The image; instant-ngp leaves .png out."""
-    return next((p for p in (path, path.with_name(f"{path.name}.png")) if p.is_file()), None)
+    """The image, if there is one (an overlong name is none); instant-ngp leaves .png out."""
+    return next((p for p in (path, path.with_name(f"{path.name}.png")) if os.path.isfile(p)), None)
 
 
 def _item(values: dict[str, Any], where: str, item: Item, move: Tensor, margin: float) -> Item | Dropped:
     """A frame's item with the crop of its head and the crop's label."""
     _refuse_distortion(values, where)
     width, height = (round(_number(values, key, where)) for key in ("w", "h"))
+    if not width or not height:
+        raise ConfigError(f"{where}: w and h are {values['w']} and {values['h']}, must be whole pixels")
     try:
         cam2world = _moved(values.get("transform_matrix"), move)
         camera = Cameras(cam2world[None], _intrinsics(values, width, height, where)[None])
@@ -150,7 +153,7 @@ def _intrinsics(values: dict[str, Any], width: int, height: int, where: str) -> 
 
 def _number(values: dict[str, Any], key: str, where: str) -> float:
     value = values.get(key)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= sys.float_info.max:
         raise ConfigError(f"{where}: {key} is {value!r:.40}, must be a positive number, here or at the top of the file")
     return float(value)
 

@@ -173,8 +173,8 @@ def convert(
     from rich.console import Console
     from rich.progress import track
 
-    if out.resolve() == capture.root.resolve():
-        raise ConfigError(f"{out}: is the source itself; choose another --out")
+    if out.resolve().is_relative_to(capture.root.resolve()):
+        raise ConfigError(f"{out}: is the source itself or lies in it; choose another --out")
     _require_known(test_participants, capture)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)

@@ -68,6 +68,17 @@ def test_labels_beside_images(tmp_path: Path, suffix: str) -> None:
     assert_all_there(tmp_path / "out", pixels)
 
 
+def test_heads_of_like_names_stay_apart(tmp_path: Path) -> None:
+    label = CAMERAS.to_eg3d()[0].tolist()
+    for i, folder in enumerate(("a/b", "a-b", "c/d")):
+        save_picture(tmp_path / "src" / folder / "0.png", i)
+        (tmp_path / "src" / folder / "0.json").write_text(json.dumps(label))
+    convert(tmp_path / "src", tmp_path / "out")
+    subjects = read_index(tmp_path / "out").subjects
+    assert len(set(subjects)) == 3
+    assert {"a-b", "c-d"} < set(subjects)
+
+
 def test_a_label_of_objects_is_not_unpickled(tmp_path: Path) -> None:
     save_picture(tmp_path / "seed0003" / "00.png", 0)
     np.save(tmp_path / "seed0003" / "00.npy", np.array([{"a": 1}]), allow_pickle=True)

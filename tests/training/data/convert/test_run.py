@@ -130,8 +130,9 @@ def test_folders_of_others_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "other" / "conversion.jsonl").write_text("no\n")
     with pytest.raises(ConfigError, match="not the journal of a conversion"):
         convert(plan, tmp_path / "other")
-    with pytest.raises(ConfigError, match="is the source itself"):
-        convert(plan, tmp_path / "src")
+    for out in (tmp_path / "src", tmp_path / "src" / "new" / "out"):  # a second run would convert what the first made
+        with pytest.raises(ConfigError, match="is the source itself or lies in it"):
+            convert(plan, out)
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match=r"can.t be written"):
         convert(plan, tmp_path / "file")

@@ -62,6 +62,16 @@ def assert_dots(out: Path, size: int) -> None:
         np.testing.assert_allclose(seen, [u * size, v * size], atol=0.3)
 
 
+def test_a_picture_with_two_cameras_is_left_out(tmp_path: Path) -> None:
+    write_scene(tmp_path / "anna")
+    frames = json.loads((tmp_path / "anna" / "transforms.json").read_text())["frames"]
+    other = {**frames[1], "transform_matrix": frames[2]["transform_matrix"]}
+    edit(tmp_path / "anna", frames=[*frames, frames[0], other])  # the first only said twice
+    report = run(plan_transforms(tmp_path / "anna", None, 1.25), tmp_path / "out", 40, 2, show_progress=False)
+    assert read_index(tmp_path / "out").paths == ("anna/images-0000.png", "anna/images-0002.png")
+    assert [(e.file, e.reason) for e in report.dropped] == [(frames[1]["file_path"], "several labels for one image")]
+
+
 def test_heads_are_cropped_with_exact_cameras(tmp_path: Path) -> None:
     write_scene(tmp_path / "anna")
     report = run(plan_transforms(tmp_path / "anna", None, 1.25), tmp_path / "out", 40, 2, show_progress=False)
@@ -148,6 +158,8 @@ def test_what_is_dropped(tmp_path: Path) -> None:
         ({"camera_model": "OPENCV_FISHEYE"}, "'OPENCV_FISHEYE' is no pinhole"),
         ({"fl_x": None}, "fl_x is None, must be a positive number"),
         ({"w": 0}, "w is 0, must be"),
+        ({"w": 0.2}, "w and h are 0.2 and 120, must be whole pixels"),
+        ({"w": 10**400}, "w is 1000.*, must be a positive number"),
         ({"frames": None}, "frames"),
         ({"frames": [{}]}, r"frames\[0\]: must be an object with a file_path"),
         ({"frames": [{"file_path": "../x.png"}]}, "must lie inside"),
@@ -159,6 +171,14 @@ def test_refusals(tmp_path: Path, changes: dict[str, Any], complaint: str) -> No
     with pytest.raises(ConfigError, match=complaint) as error:
         plan_transforms(tmp_path, None, 1.0)
     assert "transforms.json" in str(error.value)
+
+
+def test_an_overlong_name_is_no_image(tmp_path: Path) -> None:
+    write_scene(tmp_path)
+    frames = json.loads((tmp_path / "transforms.json").read_text())["frames"]
+    frames[1]["file_path"] = "x" * 300
+    edit(tmp_path, frames=frames)
+    assert [entry.reason for entry in plan_transforms(tmp_path, None, 1.0).dropped] == ["label without image"]
 
 
 def test_no_scene(tmp_path: Path) -> None:
