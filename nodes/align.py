@@ -14,6 +14,7 @@ from ..nvb_core.pipeline import predict_cameras
 from .images import to_comfy, to_core
 from .networks import encoding_bytes, ready
 from .sockets import CATEGORY, Crop, Encoder, NetworkPart
+from .widgets import verdict
 
 FACES = ("largest", "all", "index", "center")
 DEFAULT_SIZE_PX = 512
@@ -92,12 +93,8 @@ class NVBAlignFace(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, box: str = "") -> bool | str:
-        try:
-            parse_box(box)
-        except NVBError as error:
-            return str(error)
-        return True
+    def validate_inputs(cls, box: str | None = "") -> bool | str:
+        return verdict(parse_box, box)
 
     @classmethod
     def execute(

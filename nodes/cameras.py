@@ -12,10 +12,10 @@ from torch import Tensor
 from ..nvb_core import camera_paths
 from ..nvb_core.camera_keys import read_camera_keys
 from ..nvb_core.camera_paths import CameraPoses, Frame, keyframes
-from ..nvb_core.errors import CameraError, ConfigError, NVBError
+from ..nvb_core.errors import CameraError, ConfigError
 from ..nvb_core.view_lists import ViewList, join_views, parse_selection, path_through, take_views
 from .sockets import CATEGORY, FACE_MAJOR, CamerasSocket
-from .widgets import frame_input, lens_inputs
+from .widgets import frame_input, lens_inputs, verdict
 
 KEY_POSES = "key poses"
 PATHS: dict[str, Callable[[int, float, float], CameraPoses]] = {
@@ -234,12 +234,8 @@ class NVBCameraPicker(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, keys: str = DEFAULT_KEYS) -> bool | str:
-        try:
-            read_camera_keys(keys)
-        except NVBError as error:
-            return str(error)
-        return True
+    def validate_inputs(cls, keys: str | None = DEFAULT_KEYS) -> bool | str:
+        return verdict(read_camera_keys, keys)
 
     @classmethod
     def execute(cls, keys: str, views: int) -> io.NodeOutput:
@@ -312,12 +308,8 @@ class NVBSelectViews(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, selection: str = "all") -> bool | str:
-        try:
-            parse_selection(selection)
-        except NVBError as error:
-            return str(error)
-        return True
+    def validate_inputs(cls, selection: str | None = "all") -> bool | str:
+        return verdict(parse_selection, selection)
 
     @classmethod
     def execute(cls, cameras: ViewList, selection: str, images: Tensor | None = None) -> io.NodeOutput:

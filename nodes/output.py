@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..nvb_core.cameras import Cameras
-from ..nvb_core.errors import CameraError, NVBError
+from ..nvb_core.errors import CameraError
 from ..nvb_core.images import to_pil
 from ..nvb_core.outputs import camera_records, view_name
 from ..nvb_core.provenance import GENERATOR, Provenance, png_info
@@ -29,6 +29,7 @@ from .files import pack_version
 from .images import pictures_to_comfy, to_core
 from .provenance import provenance_of
 from .sockets import CATEGORY, FACE_MAJOR, CamerasSocket
+from .widgets import verdict
 
 _CAMERAS_TOOLTIP = "The camera of each picture, from Sample Views or Novel Views; N cameras serve every face's N views."
 
@@ -97,12 +98,8 @@ class NVBSaveViews(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, filename_prefix: str = "views") -> bool | str:
-        try:
-            check_prefix(filename_prefix, folder_paths.get_output_directory())
-        except NVBError as error:
-            return str(error)
-        return True
+    def validate_inputs(cls, filename_prefix: str | None = "views") -> bool | str:
+        return verdict(lambda text: check_prefix(text, folder_paths.get_output_directory()), filename_prefix)
 
     @classmethod
     def execute(cls, images: Tensor, cameras: ViewList, filename_prefix: str) -> io.NodeOutput:

@@ -1,10 +1,27 @@
-"""Inputs that several nodes have alike."""
+"""Inputs that several nodes have alike, and what they say of a text before the run."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from comfy_api.latest import io
 
+from ..nvb_core.errors import NVBError
+
 MAX_SEED = 2**53 - 1  # the largest integer that a browser keeps exactly
+
+
+def verdict(check: Callable[[str], object], text: str | None) -> bool | str:
+    """What `validate_inputs` says of a text: True, or what `check` finds wrong with it.
+
+    ComfyUI passes None for a text that is linked: it comes only with the run, and `execute` checks it then.
+    """
+    try:
+        if text is not None:
+            check(text)
+    except NVBError as error:
+        return str(error)
+    return True
 
 
 def seed_input(tooltip: str) -> io.Int.Input:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import subprocess
 import sys
@@ -95,6 +96,18 @@ def test_english_locale_says_what_the_nodes_say(schemas: list[Any]) -> None:
         ]
         assert list(entry["outputs"]) == [str(i) for i in range(len(schema.outputs))]
         assert all(text["name"] for text in (*entry["inputs"].values(), *entry["outputs"].values()))
+
+
+def test_linked_texts_are_left_for_the_run_to_check(pack: Pack) -> None:
+    """ComfyUI passes None for them, to all that `validate_inputs` names."""
+    checked = {
+        node.__name__: inspect.signature(node.validate_inputs).parameters
+        for node in pack.module("nodes").NODES
+        if hasattr(node, "validate_inputs")
+    }
+    assert set(checked) == {"NVBAlignFace", "NVBCameraPicker", "NVBSelectViews", "NVBSaveViews"}
+    for name, parameters in checked.items():
+        assert pack.node(name).validate_inputs(**dict.fromkeys(parameters)) is True, name
 
 
 def test_importing_the_nodes_imports_nothing_heavy() -> None:
