@@ -44,10 +44,12 @@ NODES: list[type[io.ComfyNode]] = [
     output.NVBContactSheet,
     output.NVBSaveViews,
 ]
+INNER_NODES: list[type[io.ComfyNode]] = [novel_views.NVBGatherViews]
+"""Nodes that only other nodes' graphs are made of."""
 
 
 class NVBFaceExtension(ComfyExtension):
     """The pack, as ComfyUI sees it."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return NODES
+        return [*NODES, *INNER_NODES]

@@ -6,7 +6,9 @@ from typing import Any
 
 from comfy_api.latest import io
 from comfy_execution.graph_utils import GraphBuilder
+from torch import Tensor
 
+from ..nvb_core.view_lists import ViewList
 from .align import FACES
 from .cameras import MAX_VIEWS, PATHS
 from .files import BUILT_IN, checkpoint_names, checkpoint_path, fingerprint
@@ -73,8 +75,15 @@ class NVBNovelViews(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Image.Output("images", display_name="images", tooltip="The views, face by face."),
-                CamerasSocket.Output("view_cameras", display_name="view_cameras", tooltip="The camera of each view."),
+                io.Image.Output(
+                    "images", display_name="images", tooltip="The views, face by face.", is_output_list=True
+                ),
+                CamerasSocket.Output(
+                    "view_cameras",
+                    display_name="view_cameras",
+                    tooltip="The camera of each view.",
+                    is_output_list=True,
+                ),
             ],
             enable_expand=True,
         )
@@ -126,4 +135,36 @@ class NVBNovelViews(io.ComfyNode):
             views_per_chunk=0,
         )
         images = graph.node("NVBDecode", vae=model.out(3), samples=latent.out(0), watermark=watermark, strength=1.0)
-        return io.NodeOutput(images.out(0), sampled.out(1), expand=graph.finalize())
+        each = graph.node("NVBGatherViews", images=images.out(0), cameras=sampled.out(1))
+        return io.NodeOutput(each.out(0), each.out(1), expand=graph.finalize())
+
+
+class NVBGatherViews(io.ComfyNode):
+    """What Novel Views ends in, and nothing else does: a list's results, held together.
+
+    The inner nodes run once for each item of a list of photos (or of cameras). ComfyUI would take these results for as
+    many outputs of Novel Views; it takes one value for each output, here the list of them, as the schema there says.
+    """
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="NVBGatherViews",
+            display_name="Gather Views (inside Novel Views)",
+            category=CATEGORY,
+            description="A part of Novel Views, of no use by itself.",
+            inputs=[
+                io.Image.Input("images", tooltip="The views of each photo."),
+                CamerasSocket.Input("cameras", tooltip="Their cameras."),
+            ],
+            outputs=[
+                io.Image.Output("all_images", display_name="all_images", tooltip="The list as one value."),
+                CamerasSocket.Output("all_cameras", display_name="all_cameras", tooltip="The list as one value."),
+            ],
+            is_input_list=True,
+            is_deprecated=True,  # which hides it from the node library and the search
+        )
+
+    @classmethod
+    def execute(cls, images: list[Tensor], cameras: list[ViewList]) -> io.NodeOutput:
+        return io.NodeOutput(images, cameras)

@@ -163,6 +163,25 @@ def test_batch_comes_out_face_by_face(client: Client, graph: Graph) -> None:
     assert result.shown("NVBProbeDifference")["difference"][0] < 1e-2
 
 
+def test_list_of_photos_comes_out_photo_by_photo(client: Client, graph: Graph) -> None:
+    """Each photo of a list gives what it gives alone, and is saved by itself; a second run computes nothing."""
+    photos = [graph.add("LoadImage", image=name).output("IMAGE") for name in (PHOTO, "hopper.jpg")]
+    options = {"views": 2, "steps": 1, "seed": 23, "frame": "input", "watermark": False}
+    both = graph.add("ImageBatch", image1=photos[0], image2=photos[1])
+    views = graph.add("NVBNovelViews", graph.add("RebatchImages", images=both, batch_size=1), **options)
+    graph.add("NVBSaveViews", views.output("IMAGE"), views.output("NVB_CAMERAS"), filename_prefix="list")
+    joined = graph.add("RebatchImages", images=views.output("IMAGE"), batch_size=4)
+    last = graph.add("ImageFromBatch", joined, batch_index=2, length=2)
+    alone = graph.add("NVBNovelViews", graph.add("ImageFromBatch", both, batch_index=1, length=1), **options)
+    graph.add("NVBProbeDifference", first=last, second=alone.output("IMAGE"))
+    result = client.run_well(graph.prompt)
+    assert result.shown("NVBProbeDifference")["difference"][0] < 1e-4
+    folders = [entry["subfolder"] for entry in result.shown("NVBSaveViews")["images"]]
+    assert len(folders) == 4
+    assert len(set(folders)) == 2
+    assert client.run_well(graph.prompt).classes_run() == []
+
+
 def test_camera_to_load_3d_and_back(client: Client, graph: Graph) -> None:
     cameras = graph.add("NVBCameraPose", yaw_deg=33.0, pitch_deg=-8.0, roll_deg=5.0, fov_deg=15.0)
     back = graph.add("NVBCamerasFromLoad3D", graph.add("NVBCamerasToLoad3D", cameras), scene_scale=1.0)

@@ -31,7 +31,8 @@ class Pack:
 
     def node(self, node_id: str) -> Any:
         """A node class."""
-        return next(node for node in self.module("nodes").NODES if node.__name__ == node_id)
+        nodes = self.module("nodes")
+        return next(node for node in [*nodes.NODES, *nodes.INNER_NODES] if node.__name__ == node_id)
 
 
 @pytest.fixture(scope="module")

@@ -32,6 +32,8 @@ class Schema:
     description: str
     hidden: list[str] = field(default_factory=list)
     is_output_node: bool = False
+    is_input_list: bool = False
+    is_deprecated: bool = False
     enable_expand: bool = False
 
 

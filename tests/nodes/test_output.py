@@ -193,7 +193,8 @@ def test_novel_views_is_a_graph_of_the_other_nodes(pack: Pack) -> None:
     node = pack.node("NVBNovelViews")
     values = {"preset": "orbit", "views": 4, "seed": 3, "steps": 5, "faces": "largest", "frame": "input"}
     output = node.execute(image=["5", 0], watermark=True, checkpoint="built-in mini", **values)
-    schemas = {cls.__name__: cls.define_schema() for cls in pack.module("nodes").NODES}
+    nodes = pack.module("nodes")
+    schemas = {cls.__name__: cls.define_schema() for cls in [*nodes.NODES, *nodes.INNER_NODES]}
     for entry in output.expand.values():
         inputs = {socket.id: socket.optional for socket in schemas[entry["class_type"]].inputs}
         required = {name for name, optional in inputs.items() if not optional}
@@ -202,7 +203,21 @@ def test_novel_views_is_a_graph_of_the_other_nodes(pack: Pack) -> None:
     assert by_class["NVBAlignFace"]["image"] == ["5", 0]
     assert by_class["NVBCameraPath"]["frame"] == "input"
     assert by_class["NVBDecode"]["watermark"] is True
-    assert [output.expand[link[0]]["class_type"] for link in output.args] == ["NVBDecode", "NVBSampleViews"]
+    assert [output.expand[link[0]]["class_type"] for link in output.args] == ["NVBGatherViews"] * 2
+    gathered = by_class["NVBGatherViews"]
+    links = [gathered["images"], gathered["cameras"]]
+    assert [output.expand[link[0]]["class_type"] for link in links] == ["NVBDecode", "NVBSampleViews"]
     given = node.execute(image=["5", 0], watermark=True, checkpoint="built-in mini", cameras=["6", 0], **values)
     sampled = next(entry for entry in given.expand.values() if entry["class_type"] == "NVBSampleViews")
     assert sampled["inputs"]["cameras"] == ["6", 0]
+
+
+def test_a_list_of_photos_comes_out_as_lists_of_views_and_cameras(pack: Pack) -> None:
+    """As ComfyUI resolves an expansion: each item that a link gives is an output, and a list output's are joined."""
+    assert all(out.options["is_output_list"] for out in pack.node("NVBNovelViews").define_schema().outputs)
+    assert pack.node("NVBGatherViews").define_schema().is_input_list
+    images, cameras = [torch.zeros(1, 8, 8, 3), torch.ones(2, 8, 8, 3)], [object(), object()]
+    output = pack.node("NVBGatherViews").execute(images=images, cameras=cameras)
+    assert len(output.args) == 2
+    assert output.args[0] is images
+    assert output.args[1] is cameras

@@ -46,9 +46,13 @@ def test_the_entry_point_gives_every_node_of_the_pack(pack: Pack) -> None:
     async def nodes() -> list[Any]:
         return await (await pack.root.comfy_entrypoint()).get_node_list()
 
-    assert [node.define_schema().node_id for node in asyncio.run(nodes())] == NODE_IDS
+    assert [node.define_schema().node_id for node in asyncio.run(nodes())] == [*NODE_IDS, "NVBGatherViews"]
     assert pack.root.WEB_DIRECTORY == "./web"
     assert not hasattr(pack.root, "NODE_CLASS_MAPPINGS")  # it would hide the entry point
+
+
+def test_inner_nodes_are_kept_from_the_node_library(pack: Pack) -> None:
+    assert all(node.define_schema().is_deprecated for node in pack.module("nodes").INNER_NODES)
 
 
 def test_everything_a_user_sees_is_explained(schemas: list[Any]) -> None:
