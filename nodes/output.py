@@ -15,6 +15,7 @@ from comfy_api.latest import io
 from PIL import Image
 from torch import Tensor
 
+from ..nvb_core.camera_paths import CameraPoses
 from ..nvb_core.cameras import Cameras
 from ..nvb_core.errors import CameraError
 from ..nvb_core.images import to_pil
@@ -128,6 +129,11 @@ def cameras_of(views: ViewList, count: int) -> Cameras:
 
 
 def _resolved(poses: Any) -> Cameras:
+    if not isinstance(poses, CameraPoses):  # a node whose output fits any socket, or a list gone astray
+        raise CameraError(
+            f"cameras got {type(poses).__name__} instead of cameras; connect the view_cameras of Sample Views or Novel "
+            "Views"
+        )
     if poses.frame == "input":
         raise CameraError(
             'poses in frame "input" are no cameras yet; connect the view_cameras of Sample Views or Novel Views'

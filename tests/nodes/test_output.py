@@ -101,6 +101,9 @@ def test_pictures_without_their_cameras_are_refused(pack: Pack, images: torch.Te
     poses = pack.module("nvb_core.camera_paths").CameraPoses([0, 1], frame="input")
     with pytest.raises(camera_error, match="connect the view_cameras"):
         save(pack, images, poses)
+    for stray in (images, None, [cameras]):
+        with pytest.raises(camera_error, match=f"cameras got {type(stray).__name__} instead of cameras; connect"):
+            save(pack, images, stray)
 
 
 @pytest.mark.parametrize("prefix", ["../evil", "a/../../evil", "/evil", "a/", "", "..", "a\\..\\..\\evil"])
