@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import folder_paths
 
@@ -20,32 +20,40 @@ UNKNOWN = "unknown"
 UNKNOWN_NUMBER = -1
 
 Prompt: TypeAlias = Mapping[str, Any]
+T = TypeVar("T")
 
 
 def provenance_of(prompt: Prompt | None, node_id: str | None) -> Provenance:
     """The record of what the node is given.
 
-    What the graph doesn't say, such as a seed that comes from another node, is "unknown" or -1; that the pictures are
-    AI-generated is always said.
+    What the graph doesn't say, such as a seed that comes from another node, is "unknown" or -1, and so is what it says
+    twice: of a batch of several photos it can't be told which picture is of which. That the pictures are AI-generated
+    is always said.
     """
-    nodes = list(ancestors(prompt or {}, str(node_id)))
-    sampler, loader, photo = (_first(nodes, names) for names in (SAMPLERS, LOADERS, PHOTOS))
-    model, weights_sha256, own_steps = _model(loader.get("checkpoint"))
-    source, source_sha256 = _photo(photo.get("image"))
+    graph, node = prompt or {}, str(node_id)
+    nodes = list(ancestors(graph, node))
+    samplers = _inputs(ancestors(graph, node, end_at=SAMPLERS), SAMPLERS)
+    models = [_model(loader.get("checkpoint")) for loader in _inputs(nodes, LOADERS)]
+    model, weights_sha256, own_steps = _sole(models, (UNKNOWN, UNKNOWN, UNKNOWN_NUMBER))
+    photos = [_photo(photo.get("image")) for photo in _inputs(nodes, PHOTOS)]
+    source, source_sha256 = _sole(photos, (UNKNOWN, UNKNOWN))
     return Provenance(
         model=model,
         weights_sha256=weights_sha256,
         version=pack_version(),
-        seed=_number(sampler.get("seed"), UNKNOWN_NUMBER),
-        steps=_number(sampler.get("steps"), UNKNOWN_NUMBER) or own_steps,
-        eta=float(_number(sampler.get("eta"), 0 if "preset" in sampler else UNKNOWN_NUMBER)),
+        seed=_sole([_number(sampler.get("seed")) for sampler in samplers], UNKNOWN_NUMBER),
+        steps=_sole([_number(sampler.get("steps")) for sampler in samplers], UNKNOWN_NUMBER) or own_steps,
+        eta=_sole([_eta(sampler) for sampler in samplers], float(UNKNOWN_NUMBER)),
         source=source,
         source_sha256=source_sha256,
     )
 
 
-def ancestors(prompt: Prompt, node_id: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Class and inputs of the nodes that feed into a node, nearest first, each once."""
+def ancestors(prompt: Prompt, node_id: str, end_at: tuple[str, ...] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Class and inputs of the nodes that feed into a node, nearest first, each once.
+
+    What feeds into a node of a class in `end_at`, and into nothing else, is left out.
+    """
     queue, seen = [node_id], {node_id}
     while queue:
         inputs = prompt.get(queue.pop(0), {}).get("inputs", {})
@@ -53,16 +61,29 @@ def ancestors(prompt: Prompt, node_id: str) -> Iterator[tuple[str, dict[str, Any
             if isinstance(value, list) and len(value) == 2 and str(value[0]) in prompt and str(value[0]) not in seen:
                 found = str(value[0])
                 seen.add(found)
-                queue.append(found)
-                yield prompt[found].get("class_type", ""), prompt[found].get("inputs", {})
+                name = prompt[found].get("class_type", "")
+                if name not in end_at:
+                    queue.append(found)
+                yield name, prompt[found].get("inputs", {})
 
 
-def _first(nodes: list[tuple[str, dict[str, Any]]], names: tuple[str, ...]) -> dict[str, Any]:
-    return next((inputs for name, inputs in nodes if name in names), {})
+def _inputs(nodes: Iterable[tuple[str, dict[str, Any]]], names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Inputs of the nodes of these classes."""
+    return [inputs for name, inputs in nodes if name in names]
 
 
-def _number(value: Any, otherwise: Any) -> Any:
+def _sole(values: Sequence[T], otherwise: T) -> T:
+    """What all values are, or `otherwise` if they differ or there are none."""
+    return values[0] if values and all(value == values[0] for value in values) else otherwise
+
+
+def _number(value: Any, otherwise: int = UNKNOWN_NUMBER) -> Any:
     return value if isinstance(value, int | float) and not isinstance(value, bool) else otherwise
+
+
+def _eta(sampler: dict[str, Any]) -> float:
+    """Novel Views, which alone has a preset, has no eta: it is 0."""
+    return float(_number(sampler.get("eta"), 0 if "preset" in sampler else UNKNOWN_NUMBER))
 
 
 def _model(checkpoint: Any) -> tuple[str, str, int]:

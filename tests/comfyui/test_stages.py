@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from nvb_core.provenance import read_png
 from tests.comfyui.client import Client, Prompt, Result
 from tests.comfyui.graph import Graph
 from tests.comfyui.provision import PACK
@@ -176,9 +177,12 @@ def test_list_of_photos_comes_out_photo_by_photo(client: Client, graph: Graph) -
     graph.add("NVBProbeDifference", first=last, second=alone.output("IMAGE"))
     result = client.run_well(graph.prompt)
     assert result.shown("NVBProbeDifference")["difference"][0] < 1e-4
-    folders = [entry["subfolder"] for entry in result.shown("NVBSaveViews")["images"]]
-    assert len(folders) == 4
-    assert len(set(folders)) == 2
+    saved = result.shown("NVBSaveViews")["images"]
+    assert len(saved) == 4
+    assert len({entry["subfolder"] for entry in saved}) == 2
+    record = read_png(client.server.base / "output" / saved[0]["subfolder"] / saved[0]["filename"])
+    assert record is not None
+    assert record.source == "unknown", "the graph has two photos"
     assert client.run_well(graph.prompt).classes_run() == []
 
 

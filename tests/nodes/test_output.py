@@ -145,6 +145,40 @@ def test_provenance_looks_upstream_only_and_takes_the_nearest(pack: Pack) -> Non
     assert provenance_of(graph, "10").steps == -1  # how many that is, the unknown model knows
 
 
+def test_provenance_names_nothing_that_only_some_of_the_pictures_are_of(pack: Pack) -> None:
+    inputs = pack.server.folder / "input"
+    inputs.mkdir(exist_ok=True)
+    for name in ("photo.jpg", "other.jpg"):
+        (inputs / name).write_bytes(name.encode())
+    provenance_of, unknown = pack.module("nodes.provenance").provenance_of, ("unknown", "unknown")
+
+    def record(**nodes: dict[str, Any]) -> Any:
+        """Of the graph whose photo is batched with what the first of the nodes gives."""
+        batch = {"class_type": "ImageBatch", "inputs": {"image1": ["9", 0], "image2": [next(iter(nodes)), 0]}}
+        save_views = {"class_type": "NVBSaveViews", "inputs": {"images": ["batch", 0]}}
+        return provenance_of({**PROMPT, **nodes, "batch": batch, "10": save_views}, "10")
+
+    def photo(name: Any) -> dict[str, Any]:
+        return {"class_type": "LoadImage", "inputs": {"image": name}}
+
+    again = record(a=photo("photo.jpg"))
+    assert again.source == "photo.jpg"
+    assert len(again.source_sha256) == 64
+    for other in ("other.jpg", ["2", 0]):  # a linked name may be any
+        both = record(a=photo(other))
+        assert (both.source, both.source_sha256) == unknown
+        assert (both.seed, both.model) == (7, "mini")
+    sampler = {"class_type": "NVBDDIMSampler", "inputs": {"seed": 8, "steps": 12, "eta": 0.5, "denoiser": ["2", 2]}}
+    twice = record(a=sampler)
+    assert (twice.seed, twice.steps, twice.eta, twice.source) == (-1, 12, 0.5, "photo.jpg")
+    loader = {"class_type": "NVBLoader", "inputs": {"checkpoint": "gone.safetensors", "dtype": "auto"}}
+    of_two = record(a=sampler, b=loader)
+    assert of_two.model == "mini"  # b feeds into nothing
+    of_two = record(a={**sampler, "inputs": {**sampler["inputs"], "denoiser": ["b", 2]}}, b=loader)
+    assert (of_two.model, of_two.weights_sha256) == unknown
+    assert of_two.statement.startswith("AI-generated image")
+
+
 # ---- the loader ----
 
 
