@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import folder_paths
 
@@ -62,6 +66,32 @@ def fingerprint(path: Path) -> tuple[str, int, int]:
     """
     status = path.stat()
     return path.name, status.st_size, status.st_mtime_ns
+
+
+def checkpoint_fingerprint(name: str | None) -> tuple[Any, ...]:
+    """Equal as long as the checkpoint's file is the same; without a name, as long as those of all checkpoints are."""
+    return _of_all(checkpoint_names(), checkpoint_path) if name is None else fingerprint(checkpoint_path(name))
+
+
+def base_fingerprint(name: str | None) -> tuple[Any, ...]:
+    """Equal as long as the base's file is the same, if any; without a name, as long as those of all bases are."""
+    if name is None:
+        return _of_all(base_names(), base_path)
+    path = base_path(name)
+    return fingerprint(path) if path else ()
+
+
+def _of_all(names: list[str], path_of: Callable[[str], Path | None]) -> tuple[str]:
+    """For a name that is linked, which ComfyUI doesn't tell before the run: any of the files may be meant.
+
+    A digest, since the names of all the models that somebody has belong in no picture either.
+    """
+    found = []
+    for name in names:
+        with suppress(CheckpointError, OSError):  # a link that leads nowhere; choosing it is an error of its own
+            if path := path_of(name):
+                found.append(fingerprint(path))
+    return (hashlib.sha256(repr(found).encode()).hexdigest(),)
 
 
 def sha256(path: Path) -> str:

@@ -10,11 +10,12 @@ from comfy_execution.graph_utils import ExecutionBlocker
 from .files import (
     BUILT_IN,
     NO_BASE,
+    base_fingerprint,
     base_names,
     base_path,
+    checkpoint_fingerprint,
     checkpoint_names,
     checkpoint_path,
-    fingerprint,
     register_model_folder,
 )
 from .networks import DTYPES, Denoiser, NVBEncoder, NVBViewTransform, load_networks, managed
@@ -73,9 +74,8 @@ class NVBLoader(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, checkpoint: str, dtype: str, base: str = NO_BASE) -> Any:
-        below = base_path(base)
-        return (*fingerprint(checkpoint_path(checkpoint)), *(fingerprint(below) if below else ()))
+    def fingerprint_inputs(cls, checkpoint: str | None, dtype: str | None, base: str | None = NO_BASE) -> Any:
+        return (*checkpoint_fingerprint(checkpoint), *base_fingerprint(base))
 
     @classmethod
     def execute(cls, checkpoint: str, dtype: str, base: str = NO_BASE) -> io.NodeOutput:

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..nvb_core.view_lists import ViewList
 from .align import FACES
 from .cameras import MAX_VIEWS, PATHS
-from .files import BUILT_IN, checkpoint_names, checkpoint_path, fingerprint
+from .files import BUILT_IN, checkpoint_fingerprint, checkpoint_names
 from .sockets import CATEGORY, FACE_MAJOR, CamerasSocket
 from .widgets import frame_input, seed_input, steps_input
 
@@ -89,8 +89,8 @@ class NVBNovelViews(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, checkpoint: str = BUILT_IN, **_: Any) -> Any:
-        return fingerprint(checkpoint_path(checkpoint))
+    def fingerprint_inputs(cls, checkpoint: str | None = BUILT_IN, **_: Any) -> Any:
+        return checkpoint_fingerprint(checkpoint)
 
     @classmethod
     def execute(

@@ -54,3 +54,20 @@ def test_a_linked_text_is_checked_when_it_comes(
     link(graph, bad)
     _, message = failure(client, graph)
     assert says in message
+
+
+def test_a_linked_checkpoint_is_loaded_once(client: Client, object_info: dict[str, Any]) -> None:
+    """Not again for another crop, nor Novel Views for the same."""
+    ran = []
+    for padding in (0.1, 0.2, 0.2):
+        graph = Graph(object_info)
+        name, base = (graph.add("NVBProbeText", text=text).output("*") for text in ("built-in mini", "none"))
+        encoder = graph.add("NVBLoader", checkpoint=name, base=base).output("NVB_ENCODER")
+        crop = graph.add("NVBAlignFace", load_photo(graph), encoder, padding=padding).output("IMAGE")
+        views = graph.add("NVBNovelViews", crop, faces="center", checkpoint=name, views=1, steps=1)
+        graph.add("PreviewImage", views.output("IMAGE"))
+        ran.append(client.run_well(graph.prompt).classes_run())
+    assert "NVBLoader" in ran[0]
+    assert "NVBLoader" not in ran[1]
+    assert "NVBNovelViews" in ran[1]
+    assert ran[2] == []

@@ -210,6 +210,21 @@ def test_the_loader_runs_again_only_if_the_file_has_changed(pack: Pack) -> None:
     assert fingerprint("changing.safetensors", "auto", "changing.safetensors") != first
 
 
+def test_a_linked_model_is_loaded_again_only_if_one_of_the_files_has_changed(pack: Pack) -> None:
+    """ComfyUI passes None for a linked name; an error here would be a new load in every run."""
+    folder = pack.server.folder / "elsewhere"
+    folder.mkdir(exist_ok=True)
+    (folder / "private.safetensors").write_bytes(b"one")
+    (folder / "broken.safetensors").symlink_to(folder / "nowhere")
+    loader, novel_views = (pack.node(name).fingerprint_inputs for name in ("NVBLoader", "NVBNovelViews"))
+    linked = [(loader, (None, "auto")), (loader, ("built-in mini", None, None)), (novel_views, (None,))]
+    before = [fingerprint(*values) for fingerprint, values in linked]
+    assert [fingerprint(*values) for fingerprint, values in linked] == before
+    assert "private" not in str(before)
+    (folder / "private.safetensors").write_bytes(b"three")
+    assert all(fingerprint(*values) != old for (fingerprint, values), old in zip(linked, before, strict=True))
+
+
 def test_dtype_is_what_is_asked_for(pack: Pack) -> None:
     choose, cpu = pack.module("nodes.networks").choose_dtype, torch.device("cpu")
     assert choose("auto", cpu) == torch.float32

@@ -65,6 +65,28 @@ class ProbeSpoiledLatent:
         return (samples | {"samples": spoiled},)
 
 
+class AnyType(str):
+    """Fits every socket, also one of choices."""
+
+    def __ne__(self, other):
+        return False
+
+
+class ProbeText:
+    """A text for any socket."""
+
+    @classmethod
+    def INPUT_TYPES(cls):  # noqa: N802
+        return {"required": {"text": ("STRING", {"default": ""})}}
+
+    RETURN_TYPES = (AnyType("*"),)
+    FUNCTION = "make"
+    CATEGORY = "tests"
+
+    def make(self, text):
+        return (text,)
+
+
 class ProbeDifference:
     """Shows the largest difference of two batches of pictures as text."""
 
@@ -293,6 +315,7 @@ NODE_CLASS_MAPPINGS = {
     "NVBProbeLatentDifference": ProbeLatentDifference,
     "NVBProbeRecognised": ProbeRecognised,
     "NVBProbeOffload": ProbeOffload,
+    "NVBProbeText": ProbeText,
     "NVBProbeImage": ProbeImage,
     "NVBProbeLatent": ProbeLatent,
     "NVBProbeSpoiledLatent": ProbeSpoiledLatent,
