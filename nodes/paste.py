@@ -28,7 +28,9 @@ class NVBPasteFace(io.ComfyNode):
                 "crop. Put the mark here, not in Decode Views: a crop's own corner fades away."
             ),
             inputs=[
-                io.Image.Input("photo", tooltip="The photos that went into Align Face."),
+                io.Image.Input(
+                    "photo", tooltip="The photos that went into Align Face. Transparent parts are laid over grey."
+                ),
                 io.Image.Input("faces", tooltip="One picture for each crop, in the order of the crops; of any size."),
                 Crop.Input("crop_info", tooltip="From Align Face."),
                 io.Float.Input(

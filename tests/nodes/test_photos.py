@@ -62,6 +62,16 @@ def test_crops_pasted_back_give_the_photo_and_a_mark(pack: Pack, portrait: torch
     assert torch.equal(marked[:, :400], plain[:, :400])
 
 
+def test_transparent_parts_come_out_grey_and_opaque(pack: Pack, portrait: torch.Tensor) -> None:
+    crops, info, _ = align(pack, portrait)
+    clear = torch.cat((portrait, torch.ones_like(portrait[..., :1])), dim=-1)
+    clear[:, 400:, :, 3] = 0
+    pasted = pack.node("NVBPasteFace").execute(clear, crops, info, 0.1, False).args[0]
+    assert pasted.shape == portrait.shape
+    grey = pack.module("nvb_core.images").BACKDROP[0] / 255
+    torch.testing.assert_close(pasted[:, 400:], torch.full_like(portrait[:, 400:], grey), atol=1e-5, rtol=0)
+
+
 def test_boxes_masks_and_padding_say_where_the_face_is(pack: Pack, portrait: torch.Tensor) -> None:
     typed = align(pack, portrait, box="180,60,120")[1].boxes
     painted = torch.zeros(1, 512, 512)
