@@ -106,16 +106,20 @@ class Plan:
         return self.options.set == "heads-v1" and self.benchmark.settings.image_size == PUBLISHED_SIZE_PX
 
     def measure(self, level: Level, worker: Worker) -> None:
-        """Measure a process's share of what is missing."""
+        """Measure what is missing of a process's share."""
         from .cli import progress_bar
 
         evaluation, seeds = self.evaluations[level], self.seeds
-        todo = evaluation.missing(seeds)[worker.index :: worker.count]
+        todo = evaluation.missing(self.share(worker))
         label = f"measuring level {level}" + (f", 1 of {worker.count} processes" if worker.count > 1 else "")
         total = len(seeds) if worker.count == 1 else len(todo)
         with progress_bar(label, total, total - len(todo), visible=worker.index == 0) as advance:
             for count in evaluation.measure(self.model, todo, self.options.batch, machine_name(worker.device)):
                 advance(count)
+
+    def share(self, worker: Worker) -> Sequence[int]:
+        """A process's heads: every so many of all, not of the missing ones, whose list changes while others measure."""
+        return self.seeds[worker.index :: worker.count]
 
     def check_published(self) -> None:
         """Compare the heads with the published ones. Raises ConfigError where they aren't."""

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from nvb_core.checkpoint import save_model
+from nvb_core.cli.worker import Worker
 from nvb_core.config import tiny_config
 from nvb_core.errors import CheckpointError, ConfigError, ImageError, OutputError
 from nvb_core.model import NVBModel
@@ -188,6 +189,17 @@ def test_launched_processes_share_the_heads(weights: Path, heads: Benchmark, tmp
     known = [key for key, value in alone.items() if value is not None]
     assert [key for key, value in shared.items() if value is not None] == known
     assert [shared[key] for key in known] == pytest.approx([alone[key] for key in known], rel=1e-4, abs=1e-4)
+
+
+def test_a_process_that_is_ahead_leaves_others_their_share(weights: Path, heads: Benchmark, tmp_path: Path) -> None:
+    """Whichever comes to a level first, and however far it gets before the other looks what is missing."""
+    views, folder = heads.settings.views, heads.folder.parent
+    options = Options(weights=weights, benchmark=folder, out=tmp_path, identities=2, views=views, steps=1, level=(0, 2))
+    plan = Plan.make(options, torch.device("cpu"))
+    for level, order in ((0, (0, 1)), (2, (1, 0))):
+        for index in order:
+            plan.measure(level, Worker(index, 2, torch.device("cpu")))
+        assert plan.evaluations[level].missing(plan.seeds) == []
 
 
 @pytest.mark.parametrize("text", ["grey", "grey=", "=folder", "a b=folder"])
