@@ -13,6 +13,8 @@ from ..data import Split
 from .benchmark import HELD_OUT_SEED, RIG_DEG, BenchmarkSettings
 
 STANDARD_HEADS = 300
+JUDGES_SEEDS = range(3_000_000, 3_003_600)
+"""People that the judges of ID and POSE learned from (training/judges/judges.md): too familiar to be judged."""
 Level = Literal[0, 1, 2]
 
 
@@ -26,9 +28,10 @@ class HeadSelection:
     identities: int | None = None
     """How many heads; default: 64, or all of the set or of --data. 16 give a quick look."""
     first_seed: int = HELD_OUT_SEED
-    """Seed of the first head; those from 1000000 on are never trained on."""
+    """Seed of the first head. No model trains on those from 1000000 on; the judges of ID and POSE learned from
+    3000000–3003599."""
     allow_training_seeds: bool = False
-    """Take seeds below 1000000 too, which tell about memory, not skill."""
+    """Take seeds below 1000000 too, which tell about memory, not skill, and those that the judges learned from."""
     views: int | None = None
     """Target views of each head; default: 8, or those of the set. Of --data: at most, evenly spread; default: all."""
     data: Path | None = None
@@ -59,6 +62,12 @@ class HeadSelection:
             raise ConfigError(
                 f"--first-seed is {self.first_seed}: heads below {HELD_OUT_SEED} may have been trained on; "
                 "use seeds from there on, or --allow-training-seeds"
+            )
+        learned = range(max(self.first_seed, JUDGES_SEEDS.start), min(self.seeds.stop, JUDGES_SEEDS.stop))
+        if learned and not self.allow_training_seeds:
+            raise ConfigError(
+                f"--first-seed is {self.first_seed}: the judges of ID and POSE learned from heads {JUDGES_SEEDS.start}–"
+                f"{JUDGES_SEEDS.stop - 1}, {len(learned)} of them among these; use others, or --allow-training-seeds"
             )
 
     def _require_standard(self) -> None:

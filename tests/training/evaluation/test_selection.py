@@ -7,7 +7,9 @@ import pytest
 
 from nvb_core.errors import ConfigError
 from training.evaluation.benchmark import HELD_OUT_SEED, BenchmarkSettings
-from training.evaluation.selection import HeadSelection
+from training.evaluation.selection import JUDGES_SEEDS, HeadSelection
+from training.judges.people import HELD_OUT_SEED as JUDGES_HELD_OUT_SEED
+from training.judges.people import TRAINING_SEED
 
 
 def test_the_standard_set_and_a_custom_one() -> None:
@@ -34,6 +36,18 @@ def test_the_standard_set_and_a_custom_one() -> None:
 def test_contradictions(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         HeadSelection(set="heads-v1", **change)
+
+
+def test_people_of_the_judges_are_refused() -> None:
+    """Of whatever seeds a share is among them."""
+    assert JUDGES_SEEDS.start == TRAINING_SEED
+    assert JUDGES_SEEDS.stop <= JUDGES_HELD_OUT_SEED
+    for first, count, learned in ((2_999_999, 2, 1), (3_000_000, 64, 64), (3_003_599, 10, 1), (2_999_000, 9000, 3600)):
+        with pytest.raises(ConfigError, match=rf"the judges .* 3000000–3003599, {learned} of them .* --allow-training"):
+            HeadSelection(first_seed=first, identities=count)
+        assert len(HeadSelection(first_seed=first, identities=count, allow_training_seeds=True).seeds) == count
+    assert HeadSelection(first_seed=2_999_936).seeds.stop == JUDGES_SEEDS.start
+    assert HeadSelection(first_seed=JUDGES_SEEDS.stop).seeds.start == JUDGES_SEEDS.stop
 
 
 def test_several_levels_have_folders_of_their_own() -> None:
