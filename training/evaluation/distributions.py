@@ -55,7 +55,7 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
 
 @dataclass(frozen=True)
 class KernelDistance:
-    """KID and its 95 % interval by leaving one identity out at a time; none of a single identity."""
+    """KID and its 95 % interval by leaving one identity out at a time; none where that leaves fewer than two views."""
 
     value: float
     low: float | None
@@ -82,7 +82,7 @@ def kernel_distance(identities: Sequence[SetFeatures]) -> KernelDistance:
 
     count = sizes.sum()
     value = float(estimate(within.sum(), across.sum(), count))
-    if len(sizes) < 2:
+    if int((count - sizes).min()) < 2:
         return KernelDistance(value, None, None)
     without = estimate(_leaving_out(within), _leaving_out(across), count - sizes)  # (I,)
     error = float((without - without.mean()).square().mean().mul(len(sizes) - 1).sqrt())

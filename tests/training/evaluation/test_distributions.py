@@ -89,6 +89,20 @@ def test_kid_and_its_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.high == pytest.approx(found.value + 1.96 * error)
 
 
+@pytest.mark.parametrize(
+    ("sizes", "has_interval"), [((1, 1), False), ((1, 5), False), ((2, 2), True), ((1, 1, 1), True)]
+)
+def test_kid_has_an_interval_where_leaving_one_out_leaves_two(sizes: tuple[int, ...], has_interval: bool) -> None:
+    found = kernel_distance([SetFeatures(normal(size, 6, i), normal(size, 6, 10 + i)) for i, size in enumerate(sizes)])
+    assert math.isfinite(found.value)
+    if has_interval:
+        assert found.low is not None
+        assert found.high is not None
+        assert found.low < found.value < found.high
+    else:
+        assert (found.low, found.high) == (None, None)
+
+
 def test_kid_of_one_distribution_is_about_nothing() -> None:
     rng = torch.Generator().manual_seed(0)
     same = [SetFeatures(*torch.randn(2, 4, 10, generator=rng)) for _ in range(60)]
