@@ -1,8 +1,9 @@
 """Are the heads that were rendered here those that were published? A checksum of each, and a fingerprint for rounding.
 
 heads_v1.json holds both for all heads of `--set heads-v1` at 128². Processors round differently, so that a pixel in a
-few thousand may come out one step lighter; the fingerprint, mean colours of each picture's quarters, doesn't move by
-that, but does by anything that one could see.
+few thousand may come out one step lighter. The fingerprint, mean colours of each picture's quarters, doesn't move by
+that; it does by another head, camera or light, but not by detail: a blurred picture has the same mean colours. Only the
+checksum proves that heads are the published ones.
 """
 
 from __future__ import annotations
@@ -47,14 +48,17 @@ class Agreement:
     """How rendered heads compare with the published ones."""
 
     identical: int
-    rounded: int
-    """Differ in single pixels."""
+    alike: int
+    """Agree in mean colours, as they do where a processor rounds differently, and are not known to agree in more."""
 
     def __str__(self) -> str:
-        total = self.identical + self.rounded
-        if not self.rounded:
+        total = self.identical + self.alike
+        if not self.alike:
             return f"all {total} heads are the published ones, bit for bit"
-        return f"{self.identical} of {total} heads are the published ones bit for bit, {self.rounded} up to rounding"
+        return (
+            f"{self.identical} of {total} heads are the published ones bit for bit, of {self.alike} only the mean "
+            "colours of each picture's quarters agree"
+        )
 
 
 def pictures(face: BenchmarkFace) -> Tensor:
