@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from scipy import ndimage, special
 from torch import Tensor
 
 from nvb_core.degradation_ops import BlurKernel, blur
 from training.evaluation.benchmark import Benchmark, BenchmarkSettings
 from training.evaluation.niqe import (
+    FITTED_MODEL,
     FITTED_SIZE_PX,
     NaturalModel,
     fit_asymmetric,
@@ -20,6 +22,8 @@ from training.evaluation.niqe import (
     normalise,
     patch_features,
 )
+
+KNOWN_NIQE = 14.722
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +85,19 @@ def brute_fit(samples: np.ndarray) -> tuple[float, float, float]:
     return shape, left * scale, right * scale
 
 
+def brute_features(picture: np.ndarray, top: int, start: int, side: int) -> list[float]:
+    """18 features of one patch of luminance in 0-255."""
+    normalised = normalise(torch.from_numpy(picture)[None, None])[0][0, 0].numpy()
+    patch = (slice(top, top + side), slice(start, start + side))
+    shape, left, right = brute_fit(normalised[patch].ravel())
+    features = [shape, (left + right) / 2]
+    for shift in ((0, 1), (1, 0), (1, 1), (1, -1)):
+        shape, left, right = brute_fit((normalised * np.roll(normalised, shift, (0, 1)))[patch].ravel())
+        mean = (right - left) * special.gamma(2 / shape) / special.gamma(1 / shape)
+        features += [shape, mean, left, right]
+    return features
+
+
 def test_features_agree_with_a_loop_over_patches() -> None:
     images = textured(2)
     gray = np.tensordot((images.double().numpy() + 1) * 127.5, [0.2989, 0.587, 0.114], axes=(1, 0))
@@ -88,15 +105,8 @@ def test_features_agree_with_a_loop_over_patches() -> None:
     assert features.shape == (2 * 4, 36)
     row = 0
     for picture in gray:
-        normalised = normalise(torch.from_numpy(picture)[None, None])[0][0, 0].numpy()
         for top, start in ((0, 0), (0, 32), (32, 0), (32, 32)):
-            shape, left, right = brute_fit(normalised[top : top + 32, start : start + 32].ravel())
-            expected = [shape, (left + right) / 2]
-            for shift in ((0, 1), (1, 0), (1, 1), (1, -1)):
-                product = normalised * np.roll(normalised, shift, (0, 1))
-                shape, left, right = brute_fit(product[top : top + 32, start : start + 32].ravel())
-                mean = (right - left) * special.gamma(2 / shape) / special.gamma(1 / shape)
-                expected += [shape, mean, left, right]
+            expected = brute_features(picture, top, start, 32)
             np.testing.assert_allclose(features[row, :18].numpy(), expected, rtol=1e-6, atol=1e-9)
             row += 1
 
@@ -133,6 +143,36 @@ def test_a_model_survives_a_file(tmp_path: Path) -> None:
     model = NaturalModel.of(patch_features(textured(8)))
     model.save(tmp_path / "model.safetensors")
     assert NaturalModel.load(tmp_path / "model.safetensors").distance(model) == 0
+
+
+def known_image() -> Tensor:
+    """Waves and blocks in three colours (1, 3, 128, 128), the same on every machine."""
+    y, x = np.indices((FITTED_SIZE_PX, FITTED_SIZE_PX))
+    blocks = (x // 5 * 7 + y // 7 * 13) % 17 * 4
+    grain = (x * 37 + y * 101 + x * y * 3) % 29
+    waves = np.round(60 * np.sin(x / 9) * np.cos(y / 13)).astype(int)
+    colours = [waves + blocks + grain + offset for offset in (40, 55, 70)]
+    return torch.from_numpy(np.stack(colours).clip(0, 255) / 127.5 - 1).float()[None]
+
+
+def brute_niqe(image: np.ndarray, half: np.ndarray) -> float:
+    """By loops and NumPy, of luminance (128, 128) in 0-255 and the same at half the size."""
+    rows = [[*brute_features(image, top, left, 32)] for top in range(0, 128, 32) for left in range(0, 128, 32)]
+    rows_of_half = [[*brute_features(half, top, left, 16)] for top in range(0, 64, 16) for left in range(0, 64, 16)]
+    features = np.concatenate([rows, rows_of_half], axis=1)
+    model = load_file(FITTED_MODEL)
+    mean, covariance = (model[key].numpy() for key in ("mean", "covariance"))
+    off = features.mean(0) - mean
+    return float(np.sqrt(off @ np.linalg.pinv((np.cov(features, rowvar=False) + covariance) / 2) @ off))
+
+
+def test_value_of_a_known_image() -> None:
+    """Fixed, so that no change of the code or of the model goes unseen, and what a second implementation says."""
+    image = known_image()
+    gray = np.tensordot((image[0].double().numpy() + 1) * 127.5, [0.2989, 0.587, 0.114], axes=(0, 0))
+    half = F.interpolate(torch.from_numpy(gray)[None, None], scale_factor=0.5, mode="bicubic", antialias=True)
+    assert niqe(image) == pytest.approx(brute_niqe(gray, half[0, 0].numpy()), rel=1e-4)
+    assert niqe(image) == pytest.approx(KNOWN_NIQE, rel=1e-3)
 
 
 def test_no_value_without_a_model_or_texture() -> None:
