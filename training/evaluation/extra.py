@@ -27,6 +27,10 @@ from .weights_files import VGG16 as VGG16_FILE
 BATCH = 8
 """Views that go through a network at once."""
 LIKENESS_NOTE = "LPIPS: version 0.1; it and DISTS: of views at their own size, less is better."
+MUSIQ_REMARK = (
+    "MUSIQ and other learned scores without a true picture left out: MUSIQ's weights for PyTorch come under "
+    "CC BY-NC-SA 4.0, which this project's licence doesn't go with (benchmarks/METRICS.md)"
+)
 NOTES = {
     "inception": (
         "FID and KID: of all generated against all true views (of restorations where there are no views), in 8 bits, "
@@ -126,7 +130,7 @@ class ExtraMetrics:
                     f"{found.path.name} isn't the published {file.name}, or not in its form: {file.serves} may not be "
                     "comparable with published values"
                 )
-        return (*self.left_out, *others)
+        return (*self.left_out, MUSIQ_REMARK, *others)
 
     def measure(self, scores: IdentityScores, face: BenchmarkFace, views: Tensor, restored: Tensor) -> IdentityScores:
         """The scores with what is measured of generated views (N, 3, S, S) and a restoration (3, S, S) added."""

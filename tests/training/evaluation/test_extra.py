@@ -112,7 +112,8 @@ def test_described_and_notes(options: MetricOptions, make_onnx: Make) -> None:
     assert "alexnet.pth isn't the published alexnet-owt-7be5be79.pth" in text
     assert "FID and KID may not be comparable" in text
     assert text.count("vgg16") == 2  # in what is left out
-    assert text.count("\n") == 2
+    assert text.count("MUSIQ and other learned scores without a true picture left out: ") == 1
+    assert text.count("\n") == 3
 
 
 @pytest.mark.parametrize(
@@ -186,6 +187,7 @@ def test_evaluation_with_every_metric(
     markdown = (out / "report.md").read_text()
     assert "| FID of 6 novel views | " in markdown
     assert "- LPIPS (VGG16) and DISTS left out: no vgg16" in markdown
+    assert "- MUSIQ and other learned scores without a true picture left out: " in markdown
     assert "FID is the larger the fewer the pictures" in markdown
     [results] = out.glob("results-*")
     assert len(list(results.glob("0*.safetensors"))) == 2
