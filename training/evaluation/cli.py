@@ -20,7 +20,7 @@ from nvb_core.staging import write_atomically, writing
 
 from .benchmark import Benchmark
 from .extra import MetricOptions
-from .methods import Method
+from .methods import TRUTH, Method
 from .selection import HeadSelection, require_count
 
 if TYPE_CHECKING:
@@ -64,9 +64,16 @@ class Options(MetricOptions, HeadSelection):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_count("batch", self.batch, 1024)
+        self._require_names()
+
+    def _require_names(self) -> None:
+        """Raise ConfigError unless each line of tables, plots and sheets has a name of its own."""
         names = [method.name for method in self.methods]
         if len(set(names)) < len(names):
             raise ConfigError(f"--method: two methods have one name among {', '.join(names)}")
+        for name, holder in ((TRUTH, "the true views'"), (self.weights.name, "the model's")):
+            if name in names:
+                raise ConfigError(f"--method: the name {name} is {holder} in tables and pictures; give another one")
 
     @property
     def methods(self) -> list[Method]:

@@ -20,6 +20,9 @@ from .benchmark import BenchmarkFace, picture_names
 from .extra import ExtraMetrics
 from .scores import IdentityScores
 
+TRUTH = "truth"
+"""What stands above the true views beside those of other systems, so that none can have it for a name."""
+
 
 @dataclass(frozen=True)
 class Method:

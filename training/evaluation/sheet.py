@@ -14,6 +14,7 @@ from nvb_core.images import to_pil
 
 from .benchmark import BenchmarkFace
 from .measure import GeneratedFaces
+from .methods import TRUTH
 from .scores import IdentityScores
 
 MAX_STRIPS = 12
@@ -76,7 +77,7 @@ def _block(strip: Path, others: Mapping[str, Tensor], name: str) -> Image.Image:
         whole = file.convert("RGB")
     size, left = whole.height // 2, whole.height // 2 + GAP_PX
     generated, truth = (whole.crop((left, top, whole.width, top + size)) for top in (0, size))
-    lines = {"truth": truth, name: generated}
+    lines = {TRUTH: truth, name: generated}
     lines |= {other: to_pil(torch.cat(list(views), dim=-1)) for other, views in others.items()}
     block = Image.new("RGB", (whole.width, (size + CAPTION_PX) * len(lines)), _PAPER)
     block.paste(whole.crop((0, 0, size, size)), (0, CAPTION_PX))

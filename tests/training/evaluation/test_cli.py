@@ -213,6 +213,12 @@ def test_methods_of_one_name() -> None:
         Options(method=("a=x", "b=x", "a=y"))
 
 
+@pytest.mark.parametrize(("name", "holder"), [("truth", "the true views'"), ("some.safetensors", "the model's")])
+def test_names_that_are_taken(name: str, holder: str) -> None:
+    with pytest.raises(ConfigError, match=f"--method: the name {name} is {holder} in tables"):
+        Options(weights=Path("models/some.safetensors"), method=("a=x", f"{name}=y"))
+
+
 @pytest.mark.parametrize(
     "change",
     [
