@@ -26,6 +26,8 @@ from .selection import HeadSelection, require_count
 if TYPE_CHECKING:
     from .plan import Plan
 
+EXPORT = "export-inputs"
+
 
 @dataclass(frozen=True)
 class Options(MetricOptions, HeadSelection):
@@ -82,7 +84,14 @@ class Options(MetricOptions, HeadSelection):
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run `nvb-face eval`; returns 0 whatever the figures. Raises NVBError."""
+    """Run `nvb-face eval`; returns 0 whatever the figures. Raises NVBError.
+
+    `nvb-face eval export-inputs` is `nvb-face eval-inputs`.
+    """
+    if argv and argv[0] == EXPORT:
+        from .inputs import main as export_inputs
+
+        return export_inputs(argv[1:])
     options = tyro.cli(Options, args=list(argv), prog=f"{PROG} eval")
     if options.compare is None:
         run(options)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from training.evaluation.inputs import Options, main
 from training.evaluation.measure import degrade_input
 
 
-def export(heads: Benchmark, out: Path, *more: str) -> None:
+def export(heads: Benchmark, out: Path, *more: str, through: Callable[[list[str]], int] = main) -> None:
     fixed = {
         "benchmark": heads.folder.parent,
         "out": out,
@@ -25,7 +26,7 @@ def export(heads: Benchmark, out: Path, *more: str) -> None:
         "size": heads.settings.image_size,
         "workers": 1,
     }
-    assert main([part for key, value in fixed.items() for part in (f"--{key}", str(value))] + list(more)) == 0
+    assert through([part for key, value in fixed.items() for part in (f"--{key}", str(value))] + list(more)) == 0
 
 
 def test_inputs_and_cameras(heads: Benchmark, tmp_path: Path) -> None:
@@ -49,6 +50,15 @@ def test_inputs_and_cameras(heads: Benchmark, tmp_path: Path) -> None:
         assert torch.equal(Cameras.from_json(folder / "cameras.json").to_eg3d(), exact)
         assert torch.equal(Cameras.from_eg3d([labels[f"{seed:08d}/{name}"] for name in names]).to_eg3d(), exact)
         assert dict(manifest["labels"])["view_01.png"] == labels[f"{seed:08d}/view_01.png"]
+
+
+def test_export_inputs_is_the_same_command(heads: Benchmark, tmp_path: Path) -> None:
+    export(heads, tmp_path / "in")
+    export(heads, tmp_path / "forwarded", through=lambda arguments: cli.main(["export-inputs", *arguments]))
+    files = [path.relative_to(tmp_path / "in") for path in sorted((tmp_path / "in").rglob("*.*"))]
+    assert len(files) == 6
+    for file in files:
+        assert (tmp_path / "forwarded" / file).read_bytes() == (tmp_path / "in" / file).read_bytes()
 
 
 def test_a_system_that_copies_its_input_scores_as_copying(weights: Path, heads: Benchmark, tmp_path: Path) -> None:
