@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from nvb_core.checkpoint import DEFAULT_WEIGHTS
 from nvb_core.cli import PROG
 from nvb_core.cli.worker import DeviceName, DtypeName, join_launch
 from nvb_core.errors import ConfigError
-from nvb_core.staging import write_atomically, writing
+from nvb_core.staging import writing
 
 from .benchmark import Benchmark
 from .extra import MetricOptions
@@ -33,7 +32,8 @@ EXPORT = "export-inputs"
 class Options(MetricOptions, HeadSelection):
     """Measure a model on synthetic heads it has never seen, or on pictures of your own (--data).
 
-    Writes report.md, report.json and sheet.png into the folder --out. Heads that are rendered and identities that are
+    Writes report.md, report.json, yaw.png and sheet.png into the folder --out; of several --level, into a folder each
+    below it, and what compares them into --out. Heads that are rendered and identities that are
     measured are kept there: an interrupted evaluation goes on where it stopped. `accelerate launch -m nvb_core.cli
     eval` shares the heads out over processes.
     """
@@ -147,15 +147,13 @@ def _report(plan: Plan) -> None:
     reports = {level: plan.report(level) for level in options.levels}
     for level, report in reports.items():
         folder = options.folder(level, options.out)
-        write_report(report, folder, plan.strips(level))
-        if options.methods:
-            sheet = plan.side_by_side(level)
-            write_atomically(folder / "side_by_side.png", functools.partial(sheet.save, format="PNG"))
+        write_report(report, folder, plan.strips(level), plan.side_by_side(level) if options.methods else None)
         console.print(to_table(report))
-        console.print(f"wrote {folder / 'report.md'}, report.json and sheet.png", highlight=False, soft_wrap=True)
+        console.print(f"wrote {folder / 'report.md'}, report.json and pictures", highlight=False, soft_wrap=True)
     if len(reports) > 1:
         write_levels(reports, options.out)
-        console.print(f"wrote {options.out / 'report.md'} of all levels", highlight=False, soft_wrap=True)
+        message = f"wrote {options.out / 'report.md'}, report.json and plots of all levels"
+        console.print(message, highlight=False, soft_wrap=True)
     if plan.published:
         console.print(f"heads-v1: {plan.published}", highlight=False, soft_wrap=True)
 

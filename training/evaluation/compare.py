@@ -15,6 +15,7 @@ from nvb_core.errors import ConfigError
 from nvb_core.staging import write_atomically
 
 from .judged import with_margins
+from .report import LEVELS
 from .scores import IdentityScores, read_scores, scores_from_object
 from .summary import MEASURES, RESAMPLES, Measure
 
@@ -46,6 +47,8 @@ class Side:
         try:
             if report.is_file():
                 values = json.loads(report.read_text(encoding="utf-8"))
+                if LEVELS in values:
+                    _refuse_levels(text, folder, method, values[LEVELS])
                 identities = (values["methods"][method] if method else values)["identities"]
                 found, settings = tuple(scores_from_object(item) for item in identities), values["settings"]
             elif results.is_file() and not method:
@@ -60,6 +63,13 @@ class Side:
             raise ConfigError(
                 f"--compare: {text}: not an evaluation by this version of nvb-face ({error}); evaluate it again"
             ) from None
+
+
+def _refuse_levels(text: str, folder: Path, method: str, levels: Mapping[str, Any]) -> None:
+    """Raise ConfigError that names the reports of single levels."""
+    ending = f":{method}" if method else ""
+    single = [f"{(folder / item['report']).parent}{ending}" for item in levels.values()]
+    raise ConfigError(f"--compare: {text}: holds several levels; give one of them: {', '.join(single)}")
 
 
 @dataclass(frozen=True)

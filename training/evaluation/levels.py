@@ -2,92 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from nvb_core.staging import write_atomically
 
-from .plots import level_plot, yaw_plot
-from .report import Report, cells
-from .scores import IdentityScores
+from .plots import LEVEL_PLOT, YAW_PLOT, level_plot, yaw_plot
+from .report import LEVELS, SHEET, SIDE_BY_SIDE, Report, remove_stale, to_json
 from .selection import Level
-from .summary import Figure, summarize
-
-UP, DOWN = "\u2191", "\u2193"
-COLUMNS = (  # of the paper's Table 1, and PSNR
-    ("psnr", f"PSNR {UP}"),
-    ("ssim", f"SSIM {UP}"),
-    ("lpips_vgg16", f"LPIPS {DOWN}"),
-    ("dists", f"DISTS {DOWN}"),
-    ("fid", f"FID {DOWN}"),
-    ("identity", f"ID {UP}"),
-    ("yaw_reading_error", f"POSE, yaw {DOWN}"),
-)
-COPYING = {"psnr": "copy_psnr", "ssim": "copy_ssim"}
-"""What is measured of showing the input, undegraded, in the place of every view."""
-LEVEL_PLOT, YAW_PLOT = "level.png", "yaw.png"
+from .table1 import TABLE_NOTE, table
 
 
 def write_levels(reports: Mapping[Level, Report], out: Path) -> None:
-    """Write OUT/report.md and its plots; each level's own report lies in a folder below. Raises OutputError."""
+    """Write OUT/report.md, report.json and plots; each level's own report lies in a folder below. Raises OutputError.
+
+    What an evaluation of a single level left there besides, doesn't belong to them.
+    """
     write_plots(reports, out)
+    markdown, text = to_markdown(reports), json.dumps(levels_to_json(reports), indent=1)
+    write_atomically(out / "report.md", lambda partial: partial.write_text(markdown, encoding="utf-8"))
+    write_atomically(out / "report.json", lambda partial: partial.write_text(text, encoding="utf-8"))
+    remove_stale(out, SHEET, SIDE_BY_SIDE)
+
+
+def to_markdown(reports: Mapping[Level, Report]) -> str:
+    """A page for people."""
     first = next(iter(reports.values()))
     settings = ", ".join(f"{key} {v}" for key, v in first.settings.items() if key != "level" and v is not None)
     lines = [f"# {first.weights['file']} by level", "", f"{first.subjects}. {settings}.", ""]
     for level, report in reports.items():
-        lines += [f"## Level {level}", "", *table(report), f"[All figures](level{level}/report.md)", ""]
-    lines += [
-        "ID and POSE are read by our own judges, LPIPS, DISTS and FID need weights of others (dashes: not measured). "
-        "Best values are bold; copying shows the undegraded input in the place of every view.",
-        "",
-        f"![Figures by level]({LEVEL_PLOT})",
-        "",
-        f"![Figures by yaw]({YAW_PLOT})",
-        "",
-    ]
-    text = "\n".join(lines)
-    write_atomically(out / "report.md", lambda partial: partial.write_text(text, encoding="utf-8"))
+        lines += [f"## Level {level}", "", *table(report.systems), f"[All figures](level{level}/report.md)", ""]
+    lines += [TABLE_NOTE, "", f"![Figures by level]({LEVEL_PLOT})", "", f"![Figures by yaw]({YAW_PLOT})", ""]
+    return "\n".join(lines)
+
+
+def levels_to_json(reports: Mapping[Level, Report]) -> dict[str, Any]:
+    """What the levels' own reports hold, by level, without the identities."""
+    levels = {}
+    for level, report in reports.items():
+        values = to_json(report)
+        for holder in (values, *values["methods"].values()):
+            del holder["identities"]
+        levels[str(level)] = {"report": f"level{level}/report.json", **values}
+    return {"weights": next(iter(reports.values())).weights, LEVELS: levels}
 
 
 def write_plots(reports: Mapping[Level, Report], out: Path) -> None:
     """Write the plots of some levels. Raises OutputError."""
-    methods = {level: rows(report) for level, report in reports.items()}
-    own = {f"level {level}": report.scores for level, report in reports.items()}
-    write_atomically(out / LEVEL_PLOT, lambda partial: level_plot(methods, partial))
-    write_atomically(out / YAW_PLOT, lambda partial: yaw_plot(own, partial))
-
-
-def rows(report: Report) -> dict[str, Sequence[IdentityScores]]:
-    """The model and the other systems, by name."""
-    return {report.weights["file"]: report.scores, **report.methods}
-
-
-def table(report: Report) -> list[str]:
-    """Markdown: a row for each method and one for copying the input."""
-    values = {name: _row(scores, {}) for name, scores in rows(report).items()}
-    values["copying the input"] = _row(report.scores, COPYING)
-    best = {key: _best(key, [row[key] for row in values.values()]) for key, _ in COLUMNS}
-    lines = ["| method | " + " | ".join(label for _, label in COLUMNS) + " |", "|---" * (1 + len(COLUMNS)) + "|"]
-    for name, row in values.items():
-        texts = [_text(row[key], best[key]) for key, _ in COLUMNS]
-        lines.append("| " + " | ".join([name, *texts]) + " |")
-    return [*lines, ""]
-
-
-def _row(scores: Sequence[IdentityScores], instead: Mapping[str, str]) -> dict[str, Figure | None]:
-    """Figures by column; with `instead` only those that it names, by what stands for them."""
-    found = {figure.measure.key: figure for figure in summarize(scores)}
-    return {key: found.get(instead.get(key, "") if instead else key) for key, _ in COLUMNS}
-
-
-def _best(key: str, figures: Sequence[Figure | None]) -> float | None:
-    known = [figure.value for figure in figures if figure is not None and figure.value is not None]
-    label = dict(COLUMNS)[key]
-    return None if len(known) < 2 else (max if label.endswith(UP) else min)(known)
-
-
-def _text(figure: Figure | None, best: float | None) -> str:
-    if figure is None or figure.value is None:
-        return "–"
-    text = cells(figure)[1]
-    return f"**{text}**" if figure.value == best else text
+    by_level = {level: report.measured for level, report in reports.items()}
+    names = next(iter(by_level.values()))
+    by_name = {name: {level: measured[name] for level, measured in by_level.items()} for name in names}
+    write_atomically(out / LEVEL_PLOT, lambda partial: level_plot(by_level, partial))
+    write_atomically(out / YAW_PLOT, lambda partial: yaw_plot(by_name, partial))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+LEVEL_PLOT, YAW_PLOT = "level.png", "yaw.png"
 PLOTTED = ("psnr", "ssim", "identity", "yaw_reading_error", "restored_psnr", "pair_psnr")
 YAW_EDGES_DEG = (0, 10, 20, 30, 40, 60)
 BY_VIEW = (
@@ -27,6 +28,7 @@ BY_VIEW = (
     ("yaw_reading_error_deg", "POSE, yaw error, °"),
 )
 _DPI = 110
+_LINES = ("-", "--", ":", "-.")
 
 
 def level_plot(methods: Mapping[Level, Mapping[str, Sequence[IdentityScores]]], path: Path) -> None:
@@ -51,18 +53,34 @@ def level_plot(methods: Mapping[Level, Mapping[str, Sequence[IdentityScores]]], 
     _save(figure, axes, path)
 
 
-def yaw_plot(series: Mapping[str, Sequence[IdentityScores]], path: Path) -> None:
-    """A small plot for each figure of single views: its mean in bins of |yaw|, bars for 95 % intervals over heads."""
+def yaw_plot(systems: Mapping[str, Mapping[Level, Sequence[IdentityScores]]], path: Path) -> None:
+    """A small plot for each figure of single views: its mean in bins of |yaw|, bars for 95 % intervals over heads.
+
+    A line for each system, by name, and level; of several levels a colour stands for the level.
+    """
     figure, axes = _grid(len(BY_VIEW))
-    for axis, (name, label) in zip(axes, BY_VIEW, strict=False):
+    for axis, (key, label) in zip(axes, BY_VIEW, strict=False):
         axis.set_title(label, fontsize=9)
-        for key, scores in series.items():
-            points = yaw_curve(scores, name)
+        for name, style, scores in _yaw_lines(systems):
+            points = yaw_curve(scores, key)
             if points:
                 x, y, error = zip(*points, strict=True)
-                axis.errorbar(x, y, error, marker="o", capsize=3, label=key)
+                axis.errorbar(x, y, error, marker="o", capsize=3, label=name, **style)
         axis.set_xlabel("|yaw| of the view, °")
     _save(figure, axes, path)
+
+
+def _yaw_lines(
+    systems: Mapping[str, Mapping[Level, Sequence[IdentityScores]]],
+) -> Iterator[tuple[str, dict[str, Any], Sequence[IdentityScores]]]:
+    """Each line's label, looks and scores."""
+    for system, (name, by_level) in enumerate(systems.items()):
+        for place, (level, scores) in enumerate(by_level.items()):
+            if len(by_level) == 1:
+                yield name, {"color": f"C{system}"}, scores
+            else:
+                label = f"level {level}" if len(systems) == 1 else f"{name}, level {level}"
+                yield label, {"color": f"C{place}", "linestyle": _LINES[system % len(_LINES)]}, scores
 
 
 def yaw_curve(scores: Sequence[IdentityScores], name: str) -> list[tuple[float, float, float]]:

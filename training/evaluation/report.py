@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: report.json, report.md, sheet.png, and a table on the terminal."""
+"""What an evaluation leaves behind: report.json, report.md, yaw.png, sheet.png, and a table on the terminal."""
 
 from __future__ import annotations
 
@@ -9,13 +9,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from rich.table import Table
 
-from nvb_core.staging import write_atomically
+from nvb_core.staging import write_atomically, writing
 
+from .plots import LEVEL_PLOT, YAW_PLOT, yaw_plot
 from .scores import IdentityScores, scores_to_object
+from .selection import Level
 from .sheet import MAX_STRIPS, contact_sheet
-from .summary import Figure, summarize
+from .summary import Figure, cells, summarize
+from .table1 import TABLE_NOTE, table
+
+SHEET, SIDE_BY_SIDE = "sheet.png", "side_by_side.png"
+LEVELS = "levels"
+"""What report.json of several levels has, and that of one doesn't."""
 
 CONVENTIONS = (
     "Every figure is a mean over identities (of means over an identity's views), with the 95 % bootstrap interval "
@@ -86,6 +94,21 @@ class Report:
         return self._summarize(self.scores)
 
     @property
+    def systems(self) -> dict[str, list[Figure]]:
+        """Figures of the model and of the other systems, by name."""
+        return {self.weights["file"]: self.figures, **self.method_figures}
+
+    @property
+    def measured(self) -> dict[str, tuple[IdentityScores, ...]]:
+        """Their scores."""
+        return {self.weights["file"]: self.scores, **self.methods}
+
+    @property
+    def has_views(self) -> bool:
+        """Whether views were measured, and not only restorations."""
+        return any(item.views for item in self.scores)
+
+    @property
     def machines(self) -> list[str]:
         """Where the identities were measured."""
         return sorted({item.machine for item in self.scores})
@@ -98,14 +121,31 @@ class Report:
         return {"rendering (this run)": self.render_seconds, **totals}
 
 
-def write_report(report: Report, out: Path, strips: Sequence[Path]) -> None:
-    """Write all files of a report; strips are the pictures of its identities. Raises OutputError."""
+def write_report(report: Report, out: Path, strips: Sequence[Path], beside: Image.Image | None = None) -> None:
+    """Write all files of a report, and remove those that an earlier one left and that this one doesn't have.
+
+    `strips` are the pictures of its identities, `beside` shows them beside those of other systems. Raises OutputError.
+    """
     sheet = contact_sheet(strips, report.scores, report.names)
-    write_atomically(out / "sheet.png", lambda partial: sheet.save(partial, format="PNG"))
-    markdown = to_markdown(report)
+    write_atomically(out / SHEET, lambda partial: sheet.save(partial, format="PNG"))
+    if beside is not None:
+        write_atomically(out / SIDE_BY_SIDE, lambda partial: beside.save(partial, format="PNG"))
+    if report.has_views:
+        level: Level = report.settings["level"]
+        by_name = {name: {level: scores} for name, scores in report.measured.items()}
+        write_atomically(out / YAW_PLOT, lambda partial: yaw_plot(by_name, partial))
+    markdown, text = to_markdown(report), json.dumps(to_json(report), indent=1)
     write_atomically(out / "report.md", lambda partial: partial.write_text(markdown, encoding="utf-8"))
-    text = json.dumps(to_json(report), indent=1)
     write_atomically(out / "report.json", lambda partial: partial.write_text(text, encoding="utf-8"))
+    stale = [LEVEL_PLOT, *([] if beside else [SIDE_BY_SIDE]), *([] if report.has_views else [YAW_PLOT])]
+    remove_stale(out, *stale)
+
+
+def remove_stale(out: Path, *names: str) -> None:
+    """Remove files of a report that was overwritten. Raises OutputError."""
+    with writing(out):
+        for name in names:
+            (out / name).unlink(missing_ok=True)
 
 
 def to_json(report: Report) -> dict[str, Any]:
@@ -160,6 +200,7 @@ def to_markdown(report: Report) -> str:
         "",
         f"{measured_on(report)} Settings: {settings_line(report)}.",
         "",
+        *([*table(report.systems), TABLE_NOTE, ""] if report.has_views else []),
         *(bars if barred else []),
         f"| {'beside them' if barred else 'figure'} | value | 95 % interval |",
         "|---|---|---|",
@@ -170,8 +211,9 @@ def to_markdown(report: Report) -> str:
         "",
         *(f"- {line}" for line in report.remarks),
         "",
-        f"![Inputs, restorations, generated and true views of the first {MAX_STRIPS} heads](sheet.png)",
+        f"![Inputs, restorations, generated and true views of the first {MAX_STRIPS} heads]({SHEET})",
         "",
+        *([f"![Figures by yaw]({YAW_PLOT})", ""] if report.has_views else []),
         "| stage | seconds |",
         "|---|---|",
         *(f"| {stage} | {value:.1f} |" for stage, value in report.seconds.items()),
@@ -214,7 +256,7 @@ def method_lines(report: Report) -> list[str]:
             for row in zip(*columns, strict=True)
         ),
         "",
-        "![Input, true views, and those of each system](side_by_side.png)",
+        f"![Input, true views, and those of each system]({SIDE_BY_SIDE})",
         "",
     ]
 
@@ -244,16 +286,6 @@ def headline(report: Report) -> str:
         return report.subjects
     verdicts = [figure.passed for figure in report.figures if figure.passed is not None]
     return f"{sum(verdicts)} of {len(verdicts)} bars met"
-
-
-def cells(figure: Figure) -> tuple[str, str, str, str]:
-    """Label, value, interval and bar."""
-    if figure.value is None:
-        return figure.measure.label, "nothing to measure", "", figure.measure.bar
-    digits = 2 if figure.measure.unit else 3
-    unit = {"": "", "°": "°"}.get(figure.measure.unit, f" {figure.measure.unit}")
-    interval = "" if figure.low is None else f"{figure.low:.{digits}f} – {figure.high:.{digits}f}"
-    return figure.measure.label, f"{figure.value:.{digits}f}{unit}", interval, figure.measure.bar
 
 
 def verdict(figure: Figure) -> str:

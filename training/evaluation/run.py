@@ -3,7 +3,7 @@
     OUT/results-KEY/settings.json
     OUT/results-KEY/01000000.json, 01000000.png     one identity's scores and pictures, written as they are finished
     OUT/results-KEY/01000000.safetensors            its views' features, if FID and KID are measured
-    OUT/report.json, report.md, sheet.png
+    OUT/report.json, report.md, yaw.png, sheet.png
 
 KEY covers the weights, the settings, the benchmark and the code that computes, so that only results that would come
 out the same are ever reused.

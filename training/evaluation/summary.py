@@ -195,3 +195,13 @@ def summarize_measure(measure: Measure, scores: Sequence[IdentityScores]) -> Fig
         return Figure(measure, None, None, None, 0)
     low, high = np.quantile(ratios[1:], [0.025, 0.975]).tolist() if len(ratios) > 1 else (ratios[0], ratios[0])
     return Figure(measure, float(ratios[0]), float(low), float(high), taking_part)
+
+
+def cells(figure: Figure) -> tuple[str, str, str, str]:
+    """Label, value, interval and bar."""
+    if figure.value is None:
+        return figure.measure.label, "nothing to measure", "", figure.measure.bar
+    digits = 2 if figure.measure.unit else 3
+    unit = {"": "", "°": "°"}.get(figure.measure.unit, f" {figure.measure.unit}")
+    interval = "" if figure.low is None else f"{figure.low:.{digits}f} – {figure.high:.{digits}f}"
+    return figure.measure.label, f"{figure.value:.{digits}f}{unit}", interval, figure.measure.bar

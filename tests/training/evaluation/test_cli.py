@@ -68,7 +68,7 @@ def test_evaluation_end_to_end(
     assert "bars met" in capsys.readouterr().out
     first = figures(out)
     assert first["true_pair_psnr"] > 25 > first["psnr"]
-    assert {path.name for path in out.glob("*.*")} == {"report.json", "report.md", "sheet.png"}
+    assert {path.name for path in out.glob("*.*")} == {"report.json", "report.md", "sheet.png", "yaw.png"}
     [results] = out.glob("results-*")
     names = {f"{seed:08d}{suffix}" for seed in (1_000_000, 1_000_001) for suffix in (".json", ".png")}
     assert {path.name for path in results.iterdir()} == names | {"settings.json"}
@@ -167,6 +167,10 @@ def test_several_levels(weights: Path, heads: Benchmark, tmp_path: Path) -> None
     assert levels[0]["degraded_psnr"] == 100 > levels[2]["degraded_psnr"]
     assert main(arguments(weights, heads, tmp_path / "one", "--level", "2")) == 0
     assert figures(tmp_path / "one") == levels[2]
+    all_levels = json.loads((tmp_path / "both/report.json").read_text())["levels"]
+    assert {int(level): item["figures"]["psnr"]["value"] for level, item in all_levels.items()} == {
+        level: values["psnr"] for level, values in levels.items()
+    }
     page = (tmp_path / "both/report.md").read_text()
     assert "## Level 0" in page
     assert "## Level 2" in page

@@ -14,10 +14,13 @@ from nvb_core.errors import ConfigError
 from training.evaluation.cli import main
 from training.evaluation.compare import Side, compare, difference
 from training.evaluation.judged import with_margins
+from training.evaluation.levels import levels_to_json
 from training.evaluation.metrics import CameraErrors
 from training.evaluation.report import Report, to_json
 from training.evaluation.scores import IdentityScores, ViewScores, write_scores
 from training.evaluation.summary import MEASURES
+
+from .test_report import make_report
 
 SETTINGS = {"benchmark": "ab", "level": 1, "views": 1, "image_size": 32, "steps": 50}
 VIEW = ViewScores(10, 5, 32.0, 22, 0.7, 0.8, 0.1, 16, 0.5, True, True)
@@ -151,6 +154,12 @@ def test_what_cannot_be_compared(tmp_path: Path) -> None:
     elsewhere = write(tmp_path / "c", with_psnr([20], 1_000_007))
     with pytest.raises(ConfigError, match="no head in common"):
         compare(Side.read(a), Side.read(elsewhere))
+    levels = levels_to_json({0: make_report(1), 2: make_report(1)})
+    (tmp_path / "b/report.json").write_text(json.dumps(levels))
+    with pytest.raises(ConfigError, match=r"b: holds several levels; give one of them: \S+b/level0, \S+b/level2$"):
+        Side.read(other)
+    with pytest.raises(ConfigError, match=r"b:theirs: holds several levels; .* \S+b/level0:theirs, \S+b/level2:theirs"):
+        Side.read(f"{other}:theirs")
     (tmp_path / "a/report.json").write_text("{")
     with pytest.raises(ConfigError, match="not an evaluation by this version"):
         Side.read(a)

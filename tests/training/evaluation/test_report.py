@@ -61,6 +61,7 @@ def read_back(scores: IdentityScores, folder: Path) -> IdentityScores:
 
 
 def make_strips(folder: Path, count: int) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{i}.png" for i in range(count)]
     for i, path in enumerate(paths):
         Image.new("RGB", (120, 40), (0, i, 255)).save(path)
@@ -104,6 +105,10 @@ def test_report_files(tmp_path: Path) -> None:
     assert written["identities"][0]["views"][1]["ssim"] == 0.71
     markdown = (tmp_path / "out/report.md").read_text()
     assert markdown.startswith("# some.safetensors: 9 of 13 bars met\n")
+    assert "| some.safetensors | **22.00 dB** | **0.710** | – | – | – | – | – |\n| copying the input | " in markdown
+    assert "![Figures by yaw](yaw.png)" in markdown
+    with Image.open(tmp_path / "out/yaw.png") as plot:
+        assert min(plot.size) > 300
     assert "| novel views PSNR | 22.00 dB | 22.00 – 22.00 | >= 21.5 | met |\n" in markdown
     assert "| neighbours 5° apart, skin | nothing to measure |  | >= 26 | missed |\n" in markdown
     assert "| predicted yaw, mean error | 2.00° | 2.00 – 2.00 | <= 3 | met |\n" in markdown

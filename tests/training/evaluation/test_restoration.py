@@ -93,6 +93,9 @@ def test_evaluation_of_pairs(weights: Path, tmp_path: Path, capsys: pytest.Captu
     assert report["names"] == {"0": "00000", "1": "00001"}
     page = (out / "report.md").read_text()
     assert "2 subjects of celeba, restored. Settings: data celeba, image_size 32" in page
+    assert "copying the input |" not in page
+    assert "yaw.png" not in page
+    assert not (out / "yaw.png").exists()
     with Image.open(out / "side_by_side.png") as sheet:
         assert sheet.width == 5 * SIZE
     [results] = out.glob("results-*")
