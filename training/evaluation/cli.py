@@ -131,6 +131,7 @@ def run(options: Options) -> None:
         worker.barrier()
         for level in options.levels:
             plan.measure(level, worker)
+            plan.measure_methods(level, worker)
         worker.wait_for_all()
     if worker.index == 0:
         _report(plan)

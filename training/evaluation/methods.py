@@ -45,10 +45,13 @@ class Method:
 
     def load(self, seed: int, views: int, size: int) -> Tensor:
         """Pictures (N + 3, 3, S, S) of an identity. Raises ImageError naming the file that is missing or misshapen."""
-        return torch.stack([self._picture(f"{seed:08d}/{name}", size) for name in picture_names(views)])
+        return torch.stack([self._picture(path, size) for path in self.files(seed, views)])
 
-    def _picture(self, name: str, size: int) -> Tensor:
-        path = self.folder / name
+    def files(self, seed: int, views: int) -> list[Path]:
+        """Of an identity's pictures, in the order of FaceCameras.all."""
+        return [self.folder / f"{seed:08d}" / name for name in picture_names(views)]
+
+    def _picture(self, path: Path, size: int) -> Tensor:
         if not path.is_file():
             raise ImageError(f"{path}: missing picture of method {self.name}; nvb-face eval-inputs lists what it needs")
         pixels = load_image(path).pixels

@@ -26,7 +26,6 @@ from .published import PUBLISHED_SIZE_PX, Agreement, compare_with_published, rea
 from .report import Report
 from .restoration import PairFolder, RestorationEvaluation
 from .run import BaseEvaluation, Evaluation
-from .scores import IdentityScores
 from .selection import Level
 from .source import open_benchmark
 
@@ -117,6 +116,16 @@ class Plan:
             for count in evaluation.measure(self.model, todo, self.options.batch, machine_name(worker.device)):
                 advance(count)
 
+    def measure_methods(self, level: Level, worker: Worker) -> None:
+        """Measure what is missing of a process's share of other systems' pictures."""
+        from .cli import progress_bar
+
+        seeds = self.share(worker)
+        for method in self.methods(level):
+            with progress_bar(f"measuring {method.name}, level {level}", len(seeds), 0, worker.index == 0) as advance:
+                for count in self.evaluations[level].measure_method(method, seeds):
+                    advance(count)
+
     def share(self, worker: Worker) -> Sequence[int]:
         """A process's heads: every so many of all, not of the missing ones, whose list changes while others measure."""
         return self.seeds[worker.index :: worker.count]
@@ -148,7 +157,7 @@ class Plan:
             code=git_revision(),
             render_seconds=self.render_seconds,
             scores=evaluation.scores(self.seeds),
-            methods={method.name: self._measure_method(method, level) for method in self.methods(level)},
+            methods={method.name: evaluation.method_scores(method, self.seeds) for method in self.methods(level)},
             names=names,
             remarks=self.extra.remarks,
             notes=self.extra.notes,
@@ -161,13 +170,3 @@ class Plan:
     def side_by_side(self, level: Level) -> Image.Image:
         """The model's pictures beside those of other systems."""
         return self.evaluations[level].side_by_side(self.methods(level), self.seeds, self.weights["file"])
-
-    def _measure_method(self, method: Method, level: Level) -> tuple[IdentityScores, ...]:
-        from .cli import progress_bar
-
-        evaluation, scores = self.evaluations[level], []
-        with progress_bar(f"measuring {method.name}", len(self.seeds), 0) as advance:
-            for seed in self.seeds:
-                scores.append(evaluation.score_method(method, seed))
-                advance(1)
-        return evaluation.compared(scores)

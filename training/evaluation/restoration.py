@@ -77,9 +77,13 @@ class PairFolder:
         degraded, clean = (whole_picture(path, self.settings.image_size) for path in self._files[seed])
         return RestorationPair(seed, degraded, clean)
 
+    def restored_file(self, method: Method, seed: int) -> Path:
+        """Another system's restoration."""
+        return method.folder / f"{self.names[seed]}.png"
+
     def restored_by(self, method: Method, seed: int) -> Tensor:
         """Another system's restoration (3, S, S): a PNG of the same name. Raises ImageError."""
-        path = method.folder / f"{self.names[seed]}.png"
+        path = self.restored_file(method, seed)
         if not path.is_file():
             raise ImageError(f"{path}: missing picture of method {method.name}, its restoration of {DEGRADED}/")
         return whole_picture(path, self.settings.image_size)
@@ -92,9 +96,9 @@ class RestorationEvaluation(BaseEvaluation):
     benchmark: PairFolder
 
     @cached_property
-    def described(self) -> dict[str, Any]:
+    def subject(self) -> dict[str, Any]:
         """As of any evaluation; the folder says how its pictures are degraded."""
-        return {**super().described, "level": None}
+        return {**super().subject, "level": None}
 
     def draw(self, model: NVBModel, seeds: Sequence[int], machine: str) -> Iterator[Measured]:
         """Restore and measure some pictures at once; each comes out as it would alone."""
@@ -106,6 +110,10 @@ class RestorationEvaluation(BaseEvaluation):
         share = {stage: value / len(pairs) for stage, value in seconds.items()}
         for pair, image in zip(pairs, restored, strict=True):
             yield Measured(replace(score_pair(pair, image, machine, self.extra), seconds=share), strip(pair, image))
+
+    def method_pictures(self, method: Method, seed: int) -> list[Path]:
+        """Another system's restoration."""
+        return [self.benchmark.restored_file(method, seed)]
 
     def check_method(self, method: Method, seeds: Sequence[int]) -> None:
         """Read every picture of another system once. Raises ImageError."""

@@ -3,20 +3,22 @@
     OUT/results-KEY/settings.json
     OUT/results-KEY/01000000.json, 01000000.png     one identity's scores and pictures, written as they are finished
     OUT/results-KEY/01000000.safetensors            its views' features, if FID and KID are measured
+    OUT/methods-KEY/01000000-SHA.json               scores of another system's pictures of it, and their .safetensors
     OUT/report.json, report.md, yaw.png, sheet.png
 
 KEY covers the weights, the settings, the benchmark and the code that computes, so that only results that would come
-out the same are ever reused.
+out the same are ever reused. That of methods covers no weights and no way to use them, but SHA the pictures.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import itertools
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -72,26 +74,31 @@ class BaseEvaluation(ABC):
     extra: ExtraMetrics | None = None
 
     @cached_property
+    def subject(self) -> dict[str, Any]:
+        """JSON-able: what any system's scores depend on besides its pictures and the files of `extra`."""
+        return {**asdict(self.benchmark.settings), "benchmark": self.benchmark.key, "level": self.settings.level}
+
+    @cached_property
     def described(self) -> dict[str, Any]:
         """JSON-able: what the results depend on besides weights and seeds."""
         sampling = asdict(self.settings.sampling)
         del sampling["views_per_chunk"]  # changes the memory needed, not the views
-        return {
-            **asdict(self.benchmark.settings),
-            "benchmark": self.benchmark.key,
-            "level": self.settings.level,
-            "true_camera": self.settings.true_camera,
-            **sampling,
-            "dtype": self.dtype,
-            **(self.extra.described if self.extra else {}),
-        }
+        of_model = {"true_camera": self.settings.true_camera, **sampling, "dtype": self.dtype}
+        return {**self.subject, **of_model, **self._files}
+
+    @property
+    def _files(self) -> dict[str, str]:
+        return self.extra.described if self.extra else {}
 
     @cached_property
     def folder(self) -> Path:
         """Where the results of these very settings are kept."""
-        sources = [path for file in (nvb_core.__file__, __file__) for path in Path(str(file)).parent.glob("*.py")]
-        sources += [FITTED_MODEL, *reading_sources()]
-        return self.out / f"results-{digest({**self.described, 'weights': self.weights_sha256}, sources)}"
+        return self.out / f"results-{digest({**self.described, 'weights': self.weights_sha256}, scoring_sources())}"
+
+    @cached_property
+    def method_folder(self) -> Path:
+        """Where the scores of other systems are kept."""
+        return self.out / f"methods-{digest({**self.subject, **self._files}, scoring_sources())}"
 
     def missing(self, seeds: Sequence[int]) -> list[int]:
         """Those of the seeds that aren't measured yet."""
@@ -124,9 +131,31 @@ class BaseEvaluation(ABC):
         """One identity's file."""
         return self.folder / f"{seed:08d}{suffix}"
 
+    def measure_method(self, method: Method, seeds: Sequence[int]) -> Iterator[int]:
+        """Measure another system's pictures, if these very ones weren't, yielding 1 for each identity."""
+        for seed in seeds:
+            path = self.method_path(method, seed)
+            if not path.is_file():
+                write_scores(self.score_method(method, seed), path)
+            yield 1
+
+    def method_scores(self, method: Method, seeds: Sequence[int]) -> tuple[IdentityScores, ...]:
+        """Of another system's measured pictures, which may have been measured under another name."""
+        found = [read_scores(self.method_path(method, seed)) for seed in seeds]
+        return self.compared([replace(scores, machine=method.name) for scores in found])
+
+    def method_path(self, method: Method, seed: int) -> Path:
+        """Scores of the pictures that a system has made of an identity."""
+        digests = [hashlib.sha256(path.read_bytes()).digest() for path in self.method_pictures(method, seed)]
+        return self.method_folder / f"{seed:08d}-{hashlib.sha256(b''.join(digests)).hexdigest()[:16]}.json"
+
     @abstractmethod
     def draw(self, model: NVBModel, seeds: Sequence[int], machine: str) -> Iterator[Measured]:
         """Put some identities through the model at once and measure them."""
+
+    @abstractmethod
+    def method_pictures(self, method: Method, seed: int) -> list[Path]:
+        """Another system's files of an identity."""
 
     @abstractmethod
     def check_method(self, method: Method, seeds: Sequence[int]) -> None:
@@ -139,6 +168,12 @@ class BaseEvaluation(ABC):
     @abstractmethod
     def side_by_side(self, methods: Sequence[Method], seeds: Sequence[int], name: str) -> Image.Image:
         """Pictures of the model, called `name`, beside those of other systems."""
+
+
+def scoring_sources() -> list[Path]:
+    """Files that scores depend on: code, the model of NIQE, the judges."""
+    sources = [path for file in (nvb_core.__file__, __file__) for path in Path(str(file)).parent.glob("*.py")]
+    return [*sources, FITTED_MODEL, *reading_sources()]
 
 
 @dataclass(frozen=True)
@@ -160,6 +195,10 @@ class Evaluation(BaseEvaluation):
             measured = score(faces, generated, machine, self.extra)
             for index, (face, scores) in enumerate(zip(faces, measured, strict=True)):
                 yield Measured(scores, face_strip(face, generated, index))
+
+    def method_pictures(self, method: Method, seed: int) -> list[Path]:
+        """Another system's files of an identity."""
+        return method.files(seed, len(target_cameras(self.benchmark, seed)))
 
     def check_method(self, method: Method, seeds: Sequence[int]) -> None:
         """Read every picture of another system once. Raises ImageError."""

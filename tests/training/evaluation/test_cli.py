@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -22,8 +23,10 @@ from training.evaluation import benchmark, run
 from training.evaluation.benchmark import Benchmark, BenchmarkSettings
 from training.evaluation.cli import Options, main
 from training.evaluation.measure import MeasureSettings
+from training.evaluation.methods import Method
 from training.evaluation.plan import Plan
 from training.evaluation.run import Evaluation
+from training.evaluation.scores import IdentityScores
 from training.evaluation.sheet import CAPTION_PX, GAP_PX
 
 
@@ -178,7 +181,8 @@ def test_several_levels(weights: Path, heads: Benchmark, tmp_path: Path) -> None
 
 def test_launched_processes_share_the_heads(weights: Path, heads: Benchmark, tmp_path: Path) -> None:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    options = arguments(weights, heads, tmp_path / "shared", "--steps", "1", "--batch", "1", "--device", "auto")
+    more = ("--method", f"true={heads.folder}", "--steps", "1", "--batch", "1", "--device", "auto")
+    options = arguments(weights, heads, tmp_path / "shared", *more)
     done = subprocess.run(
         [*launcher, "-m", "nvb_core.cli", "eval", *options],
         capture_output=True,
@@ -193,6 +197,8 @@ def test_launched_processes_share_the_heads(weights: Path, heads: Benchmark, tmp
     known = [key for key, value in alone.items() if value is not None]
     assert [key for key, value in shared.items() if value is not None] == known
     assert [shared[key] for key in known] == pytest.approx([alone[key] for key in known], rel=1e-4, abs=1e-4)
+    theirs = json.loads((tmp_path / "shared/report.json").read_text())["methods"]["true"]
+    assert [item["seed"] for item in theirs["identities"]] == [1_000_000, 1_000_001]
 
 
 def test_a_process_that_is_ahead_leaves_others_their_share(weights: Path, heads: Benchmark, tmp_path: Path) -> None:
@@ -204,6 +210,53 @@ def test_a_process_that_is_ahead_leaves_others_their_share(weights: Path, heads:
         for index in order:
             plan.measure(level, Worker(index, 2, torch.device("cpu")))
         assert plan.evaluations[level].missing(plan.seeds) == []
+
+
+@pytest.fixture
+def scored(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Seeds of which another system's pictures were measured."""
+    seeds: list[int] = []
+    genuine = Evaluation.score_method
+
+    def watched(self: Evaluation, method: Method, seed: int) -> IdentityScores:
+        seeds.append(seed)
+        return genuine(self, method, seed)
+
+    monkeypatch.setattr(Evaluation, "score_method", watched)
+    return seeds
+
+
+def measure_method(options: Options, index: int = 0, count: int = 1) -> tuple[IdentityScores, ...]:
+    """A process's share of the only level; the scores, if it is the last one."""
+    plan, [level] = Plan.make(options, torch.device("cpu")), options.levels
+    plan.measure_methods(level, Worker(index, count, torch.device("cpu")))
+    [method] = plan.methods(level)
+    return plan.evaluations[level].method_scores(method, plan.seeds) if index == 0 else ()
+
+
+def test_scores_of_other_systems_are_shared_and_kept(
+    weights: Path, heads: Benchmark, tmp_path: Path, scored: list[int]
+) -> None:
+    theirs, fixed = tmp_path / "theirs", {"identities": 2, "views": heads.settings.views, "out": tmp_path / "out"}
+    shutil.copytree(heads.folder, theirs)
+    options = Options(weights=weights, benchmark=heads.folder.parent, method=(f"a={theirs}",), **fixed)
+    measure_method(options, 1, 2)
+    assert scored == [1_000_001]
+    first = measure_method(options, 0, 2)
+    assert scored == [1_000_001, 1_000_000]
+    again = measure_method(replace(options, method=(f"b={theirs}",), steps=7, seed=1, true_camera=True))
+    assert len(scored) == 2  # whatever the name, and however the model is used
+    assert [item.machine for item in again] == ["b", "b"]
+    assert [replace(item, machine="a") for item in again] == list(first)
+
+    shutil.copy(theirs / "01000001/view_00.png", theirs / "01000001/view_01.png")
+    changed = measure_method(options)
+    assert scored[2:] == [1_000_001]
+    assert changed[0] == first[0]
+    assert changed[1].views[1].psnr < first[1].views[1].psnr == 100
+    assert len(list((tmp_path / "out").glob("methods-*"))) == 1
+    measure_method(replace(options, level=(2,)))
+    assert scored[3:] == [1_000_000, 1_000_001]
 
 
 @pytest.mark.parametrize("text", ["grey", "grey=", "=folder", "a b=folder"])
