@@ -54,8 +54,8 @@ class Options(MetricOptions, HeadSelection):
     """Another system's pictures of the same heads, to stand beside the model; may be given several times.
     nvb-face eval-inputs writes what such a system needs."""
     compare: Annotated[tuple[str, str] | None, tyro.conf.arg(metavar="A B")] = None
-    """Measure nothing, but compare two evaluations: folders that hold a report, or FOLDER:NAME for a method in one.
-    Writes comparison.md and comparison.json."""
+    """Measure nothing, but compare two evaluations: folders that hold a level's report, or FOLDER:NAME for a method in
+    one. Writes comparison.md and comparison.json."""
     out: Path = Path("out/eval")
     """Folder of the report and of each identity's results."""
     device: DeviceName = "auto"
