@@ -82,6 +82,11 @@ class Provenance:
         return cls(**values, camera=None if camera is None else CameraRecord(**camera))
 
 
+def source_name(path: Path) -> str:
+    """A photo's file name as a record holds it: bytes in it that aren't UTF-8 become question marks."""
+    return path.name.encode(errors="replace").decode()
+
+
 def png_info(provenance: Provenance) -> PngImagePlugin.PngInfo:
     """Text chunks for `Image.save(..., pnginfo=...)`."""
     info = PngImagePlugin.PngInfo()

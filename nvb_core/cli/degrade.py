@@ -18,6 +18,7 @@ from tyro.conf import Positional
 from ..degradation import PRESETS, Degradation, degrade, sample_degradation
 from ..errors import ConfigError, NVBError, OutputError
 from ..images import LoadedImage, load_image, to_pil
+from ..provenance import source_name
 from ..sheet import SheetCell, contact_sheet
 from ..staging import write_atomically
 from . import FAILURE, PROG, report_error
@@ -104,7 +105,7 @@ def degrade_photo(path: Path, stem: str, options: Options, device: torch.device)
     for variant, degradation in enumerate(draw(photo, options)):
         name = f"{stem}.png" if options.variants == 1 else f"{stem}_{variant:03d}.png"
         record = {
-            "source": path.name,
+            "source": source_name(path),
             "source_sha256": photo.sha256,
             "level": options.level,
             "seed": options.seed,

@@ -19,7 +19,7 @@ from ..images import LoadedImage, load_image, to_pil
 from ..model import NVBModel
 from ..outputs import ENTRIES, MARKER, FaceResult, is_finished, read_manifest, write_face
 from ..pipeline import ViewFeatures, build_grid, encode_faces, predict_cameras, predict_source, sample_views
-from ..provenance import Provenance
+from ..provenance import Provenance, source_name
 from ..sampling import SamplingOptions, decode_latents
 from ..sheet import SheetCell, contact_sheet, outlined
 from ..staging import staged_folder, writing
@@ -70,7 +70,7 @@ class RenderPlan:
             seed=self.sampling.seed,
             steps=self.sampling.steps,
             eta=self.sampling.eta,
-            source=photo.path.name.encode(errors="replace").decode(),
+            source=source_name(photo.path),
             source_sha256=photo.sha256,
         )
 

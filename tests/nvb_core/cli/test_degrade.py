@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +139,14 @@ def test_a_bad_photo_does_not_stop_the_rest(photos: Path, tmp_path: Path, capsys
     assert len(lines) == 2
     assert "ben.jpg: not a readable image" in lines[0]
     assert lines[1].startswith("nvb-face: 1 of 4 photos failed:")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere all file names are Unicode")
+def test_a_name_that_is_not_utf8_does_not_stop_the_run(photos: Path, tmp_path: Path) -> None:
+    os.rename(photos / "bert.png", os.fsencode(photos) + b"/caf\xe9.png")
+    assert run(photos, "--out", tmp_path / "out") == 0
+    assert recorded(Path(os.fsdecode(os.fsencode(tmp_path / "out") + b"/caf\xe9.png")))["source"] == "caf?.png"
+    assert {"anna.png", "carl.png"} < set(os.listdir(tmp_path / "out"))
 
 
 @pytest.mark.parametrize(("option", "value"), [("--seed", "-1"), ("--variants", "0"), ("--variants", "1001")])
