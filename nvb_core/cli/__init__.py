@@ -1,7 +1,7 @@
 """The `nvb-face` executable: runs one of the commands that installed packages offer as `nvb_face.commands`.
 
 A command is a function `main(argv: list[str]) -> int`; only the chosen one is imported. NVBError and Ctrl-C end in one
-line on stderr and exit code 2.
+line on stderr and exit code 2; a reader of the output that goes away (`| head`) ends it without a word.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import difflib
 import importlib.util
+import os
 import signal
 import sys
 import threading
@@ -23,11 +24,33 @@ from ..errors import ConfigError, NVBError
 PROG = "nvb-face"
 GROUP = "nvb_face.commands"
 FAILURE = 2
+PIPE_CLOSED = 141
+"""Exit code of a program whose output nobody reads: what shells show for one that SIGPIPE (13) ended."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `nvb-face` with the arguments `argv` (default: those of the process); returns the exit code, 0 or 2."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    """Run `nvb-face` with the arguments `argv` (default: those of the process); returns the exit code: 0, 2 or 141."""
+    try:
+        code = _run(list(sys.argv[1:] if argv is None else argv))
+        print(end="", flush=True)  # now: at the interpreter's end a closed pipe would be a traceback
+        return code
+    except BrokenPipeError:
+        _drop_unread_output()
+        return PIPE_CLOSED
+
+
+def _drop_unread_output() -> None:
+    """Lead standard streams whose reader is gone to nowhere, or the interpreter would meet the closed pipe again."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+
+
+def _run(arguments: list[str]) -> int:
     try:
         with interruptible():
             return _dispatch(arguments)

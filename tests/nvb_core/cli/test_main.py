@@ -137,6 +137,25 @@ def test_importing_the_dispatcher_is_cheap() -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="closed pipes show up differently there")
+@pytest.mark.parametrize("amount", [1, 10**6])  # kept back until the end, and more than Python keeps back
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_output_that_nobody_reads_ends_quietly(tmp_path: Path, amount: int, stream: str) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"import sys\nfrom nvb_core import cli\n"
+        f"def talk(arguments):\n    print('x' * {amount}, file=sys.{stream})\n    return 0\n"
+        "cli._dispatch = talk\nsys.exit(cli.main([]))"
+    )
+    reader, writer = os.pipe()
+    os.close(reader)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, stream: writer}
+    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[2])}
+    done = subprocess.run([sys.executable, script], env=environment, check=False, **pipes)  # type: ignore[call-overload]
+    os.close(writer)
+    assert (done.returncode, done.stdout or b"", done.stderr or b"") == (cli.PIPE_CLOSED, b"", b"")
+
+
 def test_report_error_joins_lines(capsys: pytest.CaptureFixture[str]) -> None:
     cli.report_error(ImageError("a\n  b"))
     assert capsys.readouterr().err == "nvb-face: error: a b\n"
