@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -90,7 +91,7 @@ def read_base(
     """
     path = Path(path)
     with ExitStack() as stack:
-        source = _Folder(path, stack) if path.is_dir() else _SingleFile(path, stack)
+        source = _Folder(path, stack) if os.path.isdir(path) else _SingleFile(path, stack)
         config = _matching(path, source, presets)
         schedule = _schedule(path, source.declared, prediction_type, config.schedule)
         with torch.device("meta"):
@@ -240,7 +241,7 @@ def _check(where: str, tensor: Tensor, shape: torch.Size) -> None:
 def _weights(folder: Path) -> Path:
     """The safetensors file of a diffusers model folder."""
     for name in ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors"):
-        if (folder / name).is_file():
+        if os.path.isfile(folder / name):
             return folder / name
     raise CheckpointError(f"{folder}: holds no diffusion_pytorch_model.safetensors; {ADVICE}")
 

@@ -20,9 +20,9 @@ def open_safetensors(path: Path) -> Any:
     from safetensors import SafetensorError, safe_open
 
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; name a .safetensors checkpoint")
     try:
+        if not path.is_file():
+            raise CheckpointError(f"{path}: no such file; name a .safetensors checkpoint")
         with path.open("rb") as file:
             start = file.read(4)
         if start.startswith(_PICKLE_STARTS):

@@ -20,7 +20,7 @@ from ..errors import ConfigError, NVBError, OutputError
 from ..images import LoadedImage, load_image, to_pil
 from ..provenance import source_name
 from ..sheet import SheetCell, contact_sheet
-from ..staging import write_atomically
+from ..staging import write_atomically, writing
 from . import FAILURE, PROG, report_error
 from .jobs import plan_jobs, unique_stems
 from .render import progress_bars
@@ -130,7 +130,9 @@ def draw(photo: LoadedImage, options: Options) -> Iterator[Degradation]:
 
 def save(picture: Image.Image, path: Path, record: dict[str, Any]) -> None:
     """Write a PNG with its record; a file there that isn't a degraded picture is left alone (OutputError)."""
-    if path.exists() and read_record(path) is None:
+    with writing(path):
+        exists = path.exists()
+    if exists and read_record(path) is None:
         raise OutputError(f"{path}: exists and isn't a picture of nvb-face degrade; choose another --out")
     info = PngImagePlugin.PngInfo()
     info.add_itxt(KEY, json.dumps(record, ensure_ascii=False))

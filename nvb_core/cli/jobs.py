@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from ..errors import ConfigError, ImageError
 from ..images import FORMATS
 
 SUFFIXES = frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS)
+MAX_STEM_BYTES = 200  # file systems allow 255
 
 
 @dataclass(frozen=True)
@@ -26,10 +28,11 @@ class Job:
 def plan_jobs(arguments: Sequence[str], out: Path, always_subfolders: bool) -> list[Job]:
     """Jobs for files, folders (the images directly inside, sorted) and glob patterns, in order, each file once.
 
-    One photo goes into `out` itself, several go into `out/<stem>`. A file that doesn't exist is kept: it is reported
-    when its turn comes. Raises ConfigError if there is nothing to do, ImageError for an unreadable folder.
+    One photo goes into `out` itself, several go into `out/<stem>`. A file that doesn't exist or can't be reached is
+    kept: it is reported when its turn comes. Raises ConfigError if there is nothing to do, ImageError for an unreadable
+    folder.
     """
-    photos = list({photo.resolve(): photo for argument in arguments for photo in _expand(argument)}.values())
+    photos = list({os.path.realpath(photo): photo for argument in arguments for photo in _expand(argument)}.values())
     if not photos:
         raise ConfigError("no photos given; name files, folders or patterns, for example: nvb-face render photo.jpg")
     if len(photos) == 1 and not always_subfolders:
@@ -38,11 +41,17 @@ def plan_jobs(arguments: Sequence[str], out: Path, always_subfolders: bool) -> l
 
 
 def unique_stems(paths: Sequence[Path]) -> list[str]:
-    """A folder name for each path: its stem, with -2, -3, ... where one is taken (also by a name of another case)."""
+    """A folder name for each path: its stem, with -2, -3, ... where one is taken (also by a name of another case).
+
+    Overlong stems are cut, so that there is room for more in a file's name.
+    """
     taken: set[str] = set()
     names = []
     for path in paths:
-        stem = path.stem.strip(". ") or "photo"
+        stem = path.stem
+        while len(os.fsencode(stem)) > MAX_STEM_BYTES:
+            stem = stem[:-1]
+        stem = stem.strip(". ") or "photo"
         name, count = stem, 1
         while name.casefold() in taken:
             count += 1
@@ -54,20 +63,17 @@ def unique_stems(paths: Sequence[Path]) -> list[str]:
 
 def _expand(argument: str) -> list[Path]:
     path = Path(argument)
-    if path.is_dir():
-        try:
-            found = sorted(entry for entry in path.iterdir() if _is_photo(entry))
-        except OSError as error:
-            raise ImageError(f"{argument}: can't be listed ({error.strerror}); check its permissions") from error
-        if not found:
-            raise ConfigError(f"{argument}: no photos in this folder; expected {', '.join(FORMATS)} files")
-        return found
-    if path.exists() or not glob.has_magic(argument):
+    is_folder = os.path.isdir(path)  # unlike Path's, False for what can't be reached
+    if not is_folder and (os.path.exists(path) or not glob.has_magic(argument)):
         return [path]
-    matches = sorted(Path(match) for match in glob.glob(argument, recursive=True))
-    found = [match for match in matches if _is_photo(match)]
+    try:
+        entries = path.iterdir() if is_folder else map(Path, glob.glob(argument, recursive=True))
+        found = sorted(filter(_is_photo, entries))
+    except OSError as error:
+        raise ImageError(f"{argument}: can't be listed ({error.strerror}); check its permissions") from error
     if not found:
-        raise ConfigError(f"{argument}: no photo matches this pattern; expected {', '.join(FORMATS)} files")
+        lacking = "no photos in this folder" if is_folder else "no photo matches this pattern"
+        raise ConfigError(f"{argument}: {lacking}; expected {', '.join(FORMATS)} files")
     return found
 
 

@@ -175,6 +175,7 @@ def test_other_models_are_refused(tmp_path: Path, states: list[States]) -> None:
     (tmp_path / "old.safetensors").write_bytes(b"\x80\x02}q\x00.")
     refused(tmp_path / "old.safetensors", "a pickle")
     refused(tmp_path / "none.safetensors", "no such file")
+    refused(tmp_path / ("x" * 256), "File name too long")
     (tmp_path / "empty").mkdir()
     refused(tmp_path / "empty", "holds no diffusion_pytorch_model.safetensors")
 

@@ -149,6 +149,20 @@ def test_a_name_that_is_not_utf8_does_not_stop_the_run(photos: Path, tmp_path: P
     assert {"anna.png", "carl.png"} < set(os.listdir(tmp_path / "out"))
 
 
+def test_names_as_long_as_they_may_be_and_longer(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "carl.png").rename(photos / f"{'c' * 251}.png")
+    assert run(photos, photos / f"{'d' * 252}.png", "--out", tmp_path / "out", "--variants", 2) == 2
+    assert [path.name[0] for path in sorted((tmp_path / "out").iterdir())] == list("aabbcc")
+    assert "d.png: cannot be read (File name too long)" in capsys.readouterr().err
+
+
+def test_out_that_cannot_be_reached_is_one_error(photos: Path) -> None:
+    with pytest.raises(OutputError, match="File name too long"):
+        run(photos, "--out", photos / ("x" * 256) / "out")
+
+
 @pytest.mark.parametrize(("option", "value"), [("--seed", "-1"), ("--variants", "0"), ("--variants", "1001")])
 def test_wrong_numbers_are_refused(photos: Path, tmp_path: Path, option: str, value: str) -> None:
     with pytest.raises(ConfigError, match=option):

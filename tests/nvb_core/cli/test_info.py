@@ -123,6 +123,8 @@ def test_bad_file(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     with pytest.raises(CheckpointError, match="no such file"):
         main(["--weights", str(path)])
+    with pytest.raises(CheckpointError, match="File name too long"):
+        main(["--weights", str(tmp_path / ("x" * 256))])
     path.write_text("not a checkpoint")
     with pytest.raises(CheckpointError, match="not a readable safetensors file"):
         main(["--weights", str(path)])

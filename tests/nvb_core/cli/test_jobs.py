@@ -56,6 +56,18 @@ class TestPlanJobs:
             ("b.png", "out/b"),
         ]
 
+    def test_files_that_cannot_be_reached_are_kept_too(self) -> None:
+        long = "x" * 300 + ".png"
+        assert [job.photo.name for job in plan_jobs([long, "b.png"], OUT, False)] == [long, "b.png"]
+
+    def test_files_of_a_pattern_that_cannot_be_reached(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def denied(self: Path) -> None:
+            raise PermissionError(13, "Permission denied", str(self))
+
+        monkeypatch.setattr(Path, "is_file", denied)
+        with pytest.raises(ImageError, match=r"sub/\*: can't be listed \(Permission denied\)"):
+            plan_jobs(["sub/*"], OUT, False)
+
     @pytest.mark.parametrize("argument", ["folder.png", "nothing/*.png", "*.txt"])
     def test_nothing_found_names_the_argument(self, argument: str) -> None:
         with pytest.raises(ConfigError) as caught:
@@ -82,6 +94,11 @@ class TestPlanJobs:
 def test_unique_stems() -> None:
     paths = [Path(p) for p in ("a.jpg", "x/a.jpg", "A.png", "a-2.jpg", "..jpg")]
     assert unique_stems(paths) == ["a", "a-2", "A-3", "a-2-2", "photo"]
+
+
+def test_overlong_stems_leave_room_for_more_in_a_name() -> None:
+    found = unique_stems([Path(f"{stem * 120}.jpg") for stem in ("é", "é", "a")])
+    assert found == ["é" * 100, "é" * 100 + "-2", "a" * 120]
 
 
 @given(st.lists(st.text(st.sampled_from("aAb-2."), min_size=1, max_size=4), max_size=12))
