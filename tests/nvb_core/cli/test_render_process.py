@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from nvb_core.staging import STAGE
+from nvb_core.staging import LOCK, STAGE
 
 Run = Callable[..., tuple[int, list[str]]]
 
@@ -63,10 +63,18 @@ def test_interrupted(working: subprocess.Popen[str], out: Path, number: signal.S
 def test_killed_then_run_again(working: subprocess.Popen[str], run: Run, out: Path) -> None:
     working.kill()
     working.communicate(timeout=180)
-    assert [p.name for p in out.iterdir()] == [STAGE]
+    assert {p.name for p in out.iterdir()} == {LOCK, STAGE}
     assert run()[0] == 0
-    assert not (out / STAGE).exists()
-    assert (out / "cameras.json").exists()
+    assert {p.name for p in out.iterdir()} == {"cameras.json", "sheet.png", "views"}
+
+
+def test_a_second_process_leaves_the_first_alone(working: subprocess.Popen[str], run: Run, out: Path) -> None:
+    code, lines = run()
+    assert (code, len(lines)) == (2, 1)
+    assert f"{out}: another nvb-face is writing here" in lines[0]
+    assert (out / STAGE).exists()
+    working.kill()
+    working.communicate(timeout=180)
 
 
 def test_error_is_one_line_without_traceback(weights: Path, photo: Path, out: Path, fast: list[str]) -> None:
