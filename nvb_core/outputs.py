@@ -140,14 +140,23 @@ def is_finished(folder: Path, request: dict[str, Any]) -> bool:
     return all((folder / name).is_file() for name in expected)
 
 
+def other_source(folder: Path, source_sha256: str) -> str | None:
+    """Name of the photo whose result `folder` holds, if it's another than the one with this hash."""
+    manifest = read_manifest(folder)
+    if manifest is None or manifest["provenance"].get("source_sha256") == source_sha256:
+        return None
+    return str(manifest["provenance"].get("source"))
+
+
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """The `cameras.json` in `folder`, or None if there is none that `write_face` wrote."""
     try:
         manifest = json.loads((folder / MARKER).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    keys = {"request", "images", "turntable"}
-    return manifest if isinstance(manifest, dict) and keys <= manifest.keys() else None
+    keys = {"request", "images", "turntable", "provenance"}
+    whole = isinstance(manifest, dict) and keys <= manifest.keys() and isinstance(manifest["provenance"], dict)
+    return manifest if whole else None
 
 
 def _manifest(result: FaceResult, names: Sequence[str]) -> dict[str, Any]:

@@ -53,6 +53,8 @@ class Options:
     """How often each photo is degraded, each time differently, 1 to 1000."""
     grid: bool = False
     """Also write grid.png: the first photos, each beside its first variants."""
+    overwrite: bool = False
+    """Degrade again what is already finished, and replace other photos' results."""
     device: DeviceName = "cpu"
     """Where to compute; the pictures agree to rounding."""
 
@@ -113,7 +115,7 @@ def degrade_photo(path: Path, stem: str, options: Options, device: torch.device)
             "degradation": degradation.to_dict(),
         }
         target = options.out / name
-        if read_record(target) != record:
+        if options.overwrite or not is_finished(target, record, path):
             save(to_pil(degrade(photo.pixels[None].to(device), [degradation])[0]), target, record)
         if options.grid and variant < GRID_VARIANTS:
             pictures.append(_opened(target))
@@ -126,6 +128,17 @@ def draw(photo: LoadedImage, options: Options) -> Iterator[Degradation]:
     for variant in range(options.variants):
         rng = np.random.default_rng([options.seed, content, variant])
         yield sample_degradation(rng, PRESETS[options.level])
+
+
+def is_finished(target: Path, record: dict[str, Any], photo: Path) -> bool:
+    """Whether `target` holds this very picture of `photo`. Raises ConfigError if it holds one of another photo."""
+    found = read_record(target)
+    if found is not None and found.get("source_sha256") != record["source_sha256"]:
+        raise ConfigError(
+            f"{photo}: {target} was made from another photo, {found.get('source')}; choose another --out, or "
+            "give --overwrite to replace it"
+        )
+    return found == record
 
 
 def save(picture: Image.Image, path: Path, record: dict[str, Any]) -> None:

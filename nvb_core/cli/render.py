@@ -62,7 +62,7 @@ class Options:
     """The Stable Diffusion weights that the model was trained on top of, if it is stored as a difference to them: a
     .safetensors file or a diffusers folder."""
     overwrite: bool = False
-    """Render again what is already finished."""
+    """Render again what is already finished, and replace other photos' results."""
     watermark: bool = True
     """Whether to put a small "AI" mark in a corner; the files' metadata says so in any case."""
     device: DeviceName = "auto"

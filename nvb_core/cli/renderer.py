@@ -15,9 +15,10 @@ from rich.progress import Progress
 from torch import Tensor
 
 from ..align import CropBox, crop_image, refine_box
+from ..errors import ConfigError
 from ..images import LoadedImage, load_image, to_pil
 from ..model import NVBModel
-from ..outputs import ENTRIES, MARKER, FaceResult, is_finished, read_manifest, write_face
+from ..outputs import ENTRIES, MARKER, FaceResult, is_finished, other_source, read_manifest, write_face
 from ..pipeline import ViewFeatures, build_grid, encode_faces, predict_cameras, predict_source, sample_views
 from ..provenance import Provenance, source_name
 from ..sampling import SamplingOptions, decode_latents
@@ -97,6 +98,11 @@ class Renderer:
         if not self.overwrite and is_finished(folder, request):
             print(f"{folder}: finished before, skipped (--overwrite renders it again)", file=sys.stderr)
             return
+        if not self.overwrite and (other := other_source(folder, photo.sha256)) is not None:
+            raise ConfigError(
+                f"{photo.path}: {folder} holds the result of another photo, {other}; choose another --out, or give "
+                "--overwrite to replace it"
+            )
         started = time.monotonic()
         with staged_folder(folder, MARKER, ENTRIES, lambda target: read_manifest(target) is not None) as stage:
             result = self._sample(photo, box, request)

@@ -18,6 +18,7 @@ from nvb_core.outputs import (
     FaceResult,
     camera_records,
     is_finished,
+    other_source,
     ping_pong,
     read_manifest,
     video_size,
@@ -153,7 +154,16 @@ def test_not_finished_when_a_file_is_gone(folder: Path, name: str) -> None:
     assert not is_finished(folder, REQUEST)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"cameras": []}', "\x00"])
+def test_another_photos_result_is_told_by_its_hash(folder: Path) -> None:
+    assert other_source(folder, "cd" * 32) is None
+    assert other_source(folder, "ef" * 32) == "Zoë.jpg"
+    assert other_source(folder / "views", "ef" * 32) is None
+
+
+KEYS_ALONE = '{"request": {}, "images": [], "turntable": null, "provenance": "x"}'
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"cameras": []}', "\x00", KEYS_ALONE])
 def test_other_peoples_cameras_json_is_not_a_result(tmp_path: Path, text: str) -> None:
     (tmp_path / "cameras.json").write_text(text)
     assert read_manifest(tmp_path) is None

@@ -112,10 +112,36 @@ def test_what_is_finished_is_skipped_and_other_settings_are_not(photos: Path, tm
     assert recorded(out / "anna.png")["level"] == "level1"
 
 
+def test_results_of_another_photo_are_replaced_only_if_told_so(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, more = tmp_path / "out", tmp_path / "more"
+    run(photos / "anna.png", "--out", out)
+    before = (out / "anna.png").read_bytes()
+    more.mkdir()
+    (photos / "bert.png").rename(more / "anna.png")
+    (photos / "carl.png").rename(more / "carl.png")
+    assert run(more, "--out", out, "--level", "level1") == 2
+    expected = f"{more / 'anna.png'}: {out / 'anna.png'} was made from another photo, anna.png; choose another --out"
+    assert expected in capsys.readouterr().err
+    assert (out / "anna.png").read_bytes() == before
+    assert recorded(out / "carl.png")["level"] == "level1"
+    assert run(more, "--out", out, "--overwrite") == 0
+    assert recorded(out / "anna.png")["source_sha256"] == load_image(more / "anna.png").sha256
+
+
+def test_overwrite_does_again_what_is_finished(photos: Path, tmp_path: Path) -> None:
+    stamps = []
+    for options in ((), ("--overwrite",)):
+        run(photos / "anna.png", "--out", tmp_path / "out", *options)
+        stamps.append((tmp_path / "out" / "anna.png").stat().st_mtime_ns)
+    assert stamps[0] < stamps[1]
+
+
 def test_a_photo_is_never_overwritten(photos: Path) -> None:
     before = (photos / "anna.png").read_bytes()
     with pytest.raises(OutputError, match=r"anna\.png: exists and isn't a picture"):
-        run(photos / "anna.png", "--out", photos)
+        run(photos / "anna.png", "--out", photos, "--overwrite")
     assert (photos / "anna.png").read_bytes() == before
     assert len(list(photos.iterdir())) == 3
 

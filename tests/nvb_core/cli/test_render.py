@@ -161,12 +161,26 @@ class TestRepeatedRuns:
         assert all(after[name] != stamp for name, stamp in before.items())
         assert files(out.parent) == [f"out/{name}" for name in after]
 
-    def test_another_photo_replaces_the_result(self, run: Run, out: Path, photo: Path) -> None:
+    def test_another_photo_replaces_the_result_only_if_told_so(self, run: Run, out: Path, photo: Path) -> None:
         assert run()[0] == 0
-        Image.new("RGB", (50, 50), "red").save(photo)
-        code, lines = run()
-        assert code == 0
-        assert "skipped" not in lines[0]
+        before = stamps(out)
+        Image.new("RGB", (50, 50), "red").save(photo.with_name("other.png"))
+        code, lines = run("--seed", "1", photos=(photo.with_name("other.png"),))
+        assert (code, len(lines)) == (2, 1)
+        assert f"other.png: {out} holds the result of another photo, photo.png; choose another --out" in lines[0]
+        assert stamps(out) == before
+        assert run("--overwrite", photos=(photo.with_name("other.png"),))[0] == 0
+        assert json.loads((out / "cameras.json").read_text())["provenance"]["source"] == "other.png"
+
+    def test_another_photo_in_the_way_does_not_stop_the_rest(self, run: Run, out: Path, photo: Path) -> None:
+        Image.new("RGB", (50, 50), "red").save(photo.with_name("second.png"))
+        assert run(photos=(photo, photo.with_name("second.png")))[0] == 0
+        Image.new("RGB", (50, 50), "blue").save(photo)
+        Image.new("RGB", (50, 50), "green").save(photo.with_name("third.png"))
+        code, lines = run(photos=(photo.parent / "*.png",))
+        assert code == 2
+        assert [any(word in line for line in lines) for word in ("another photo", "second: finished", "third.png")]
+        assert sorted(path.name for path in out.iterdir()) == ["photo", "second", "third"]
 
     def test_fewer_views_leave_no_old_ones(self, run: Run, out: Path) -> None:
         assert run()[0] == 0
