@@ -18,6 +18,8 @@ from .errors import ImageError
 
 GENERATOR = "NVB-Face"
 PNG_KEY = "nvb-face"
+DEGRADED_KEY, GRID_KEY = "nvb-face-degradation", "nvb-face-grid"
+"""PNG text chunks with the parameters of a picture that `nvb-face degrade` made, and of its overview."""
 DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 _XMP = f"""<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">

@@ -18,7 +18,7 @@ from tyro.conf import Positional
 from ..degradation import PRESETS, Degradation, degrade, sample_degradation
 from ..errors import ConfigError, NVBError, OutputError
 from ..images import LoadedImage, load_image, to_pil
-from ..provenance import source_name
+from ..provenance import DEGRADED_KEY, GRID_KEY, source_name
 from ..sheet import SheetCell, contact_sheet
 from ..staging import write_atomically, writing
 from . import FAILURE, PROG, report_error
@@ -26,9 +26,8 @@ from .jobs import plan_jobs, unique_stems
 from .render import progress_bars
 from .worker import DeviceName, join_launch
 
-KEY = "nvb-face-degradation"
-"""PNG text chunk with the parameters of a degraded picture."""
-GRID_NAME = "grid.png"
+GRID_STEM = "grid"
+GRID_NAME = f"{GRID_STEM}.png"
 GRID_VARIANTS, GRID_PICTURES = 7, 64
 
 
@@ -70,7 +69,9 @@ def main(argv: Sequence[str]) -> int:
     options = tyro.cli(Options, args=list(argv), prog=f"{PROG} degrade")
     jobs = plan_jobs(options.photos, options.out, always_subfolders=False)
     photos = [job.photo for job in jobs]
-    work = list(zip(photos, unique_stems(photos), strict=True))
+    work = list(zip(photos, unique_stems(photos, reserved=(GRID_STEM,)), strict=True))
+    if options.grid:
+        refuse_foreign(options.out / GRID_NAME, GRID_KEY)
     worker = join_launch(options.device)
     failed: list[Path] = []
     rows: list[list[Image.Image]] = []
@@ -143,21 +144,31 @@ def is_finished(target: Path, record: dict[str, Any], photo: Path) -> bool:
 
 def save(picture: Image.Image, path: Path, record: dict[str, Any]) -> None:
     """Write a PNG with its record; a file there that isn't a degraded picture is left alone (OutputError)."""
+    refuse_foreign(path, DEGRADED_KEY)
+    write_png(picture, path, DEGRADED_KEY, record)
+
+
+def refuse_foreign(path: Path, key: str) -> None:
+    """Raise OutputError if there is a file that carries no such record."""
     with writing(path):
         exists = path.exists()
-    if exists and read_record(path) is None:
+    if exists and read_record(path, key) is None:
         raise OutputError(f"{path}: exists and isn't a picture of nvb-face degrade; choose another --out")
+
+
+def write_png(picture: Image.Image, path: Path, key: str, record: dict[str, Any]) -> None:
+    """Write a PNG with its record in a text chunk."""
     info = PngImagePlugin.PngInfo()
-    info.add_itxt(KEY, json.dumps(record, ensure_ascii=False))
+    info.add_itxt(key, json.dumps(record, ensure_ascii=False))
     write_atomically(path, lambda partial: picture.save(partial, format="PNG", pnginfo=info))
 
 
-def read_record(path: Path) -> dict[str, Any] | None:
-    """The parameters of a degraded picture; None for any other file, or none."""
+def read_record(path: Path, key: str = DEGRADED_KEY) -> dict[str, Any] | None:
+    """The record of a degraded picture, or of another of our pictures; None for any other file, or none."""
     try:
         with Image.open(path, formats=("PNG",)) as picture:
             picture.load()  # text chunks may follow the pixels, and a picture that was cut off doesn't count
-            record = json.loads(picture.text.get(KEY, "null"))  # type: ignore[attr-defined]
+            record = json.loads(picture.text.get(key, "null"))  # type: ignore[attr-defined]
     except (OSError, SyntaxError, ValueError):
         return None
     return record if isinstance(record, dict) else None
@@ -169,7 +180,8 @@ def write_grid(rows: Sequence[Sequence[Image.Image]], options: Options) -> None:
     captions = ["photo", *names][: len(rows[0])]
     cells = [SheetCell(*cell) for row in rows for cell in zip(row, captions, strict=True)]
     sheet = contact_sheet([], cells, f"{options.level}, seed {options.seed}", f"{PROG} degrade", columns=len(rows[0]))
-    write_atomically(options.out / GRID_NAME, lambda partial: sheet.save(partial, format="PNG"))
+    record = {"level": options.level, "seed": options.seed, "variants": options.variants}
+    write_png(sheet, options.out / GRID_NAME, GRID_KEY, record)
 
 
 def _opened(path: Path) -> Image.Image:

@@ -40,12 +40,13 @@ def plan_jobs(arguments: Sequence[str], out: Path, always_subfolders: bool) -> l
     return [Job(photo, out / name) for photo, name in zip(photos, unique_stems(photos), strict=True)]
 
 
-def unique_stems(paths: Sequence[Path]) -> list[str]:
+def unique_stems(paths: Sequence[Path], reserved: Sequence[str] = ()) -> list[str]:
     """A folder name for each path: its stem, with -2, -3, ... where one is taken (also by a name of another case).
 
-    Overlong stems are cut, so that there is room for more in a file's name.
+    The `reserved`, in lower case, count as taken. Overlong stems are cut, so that there is room for more in a file's
+    name.
     """
-    taken: set[str] = set()
+    taken = set(reserved)
     names = []
     for path in paths:
         stem = path.stem

@@ -16,6 +16,7 @@ from nvb_core.cli.degrade import GRID_NAME, GRID_PICTURES, main, read_record
 from nvb_core.degradation import Degradation, degrade
 from nvb_core.errors import ConfigError, OutputError
 from nvb_core.images import load_image, to_uint8
+from nvb_core.provenance import GRID_KEY
 
 SIZE = (40, 56)
 
@@ -155,6 +156,26 @@ def test_grid_shows_photos_beside_their_variants(photos: Path, tmp_path: Path, v
     assert three.shape[0] > 2 * one.shape[0]
     assert 200 * columns < one.shape[1] < 300 * columns
     assert columns <= GRID_PICTURES
+
+
+def test_a_photo_called_grid_and_the_grid_keep_out_of_each_others_way(photos: Path, tmp_path: Path) -> None:
+    (photos / "anna.png").rename(photos / "Grid.png")
+    stamps = []
+    for _ in range(2):
+        assert run(photos, "--out", tmp_path / "out", "--grid") == 0
+        stamps.append((tmp_path / "out" / "Grid-2.png").stat().st_mtime_ns)
+    assert stamps[0] == stamps[1]
+    assert recorded(tmp_path / "out" / "Grid-2.png")["source"] == "Grid.png"
+    assert read_record(tmp_path / "out" / GRID_NAME, GRID_KEY) == {"level": "level2", "seed": 0, "variants": 1}
+
+
+def test_somebody_elses_grid_is_never_overwritten(photos: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / GRID_NAME)
+    before = (tmp_path / GRID_NAME).read_bytes()
+    with pytest.raises(OutputError, match=r"grid\.png: exists and isn't a picture of nvb-face degrade"):
+        run(photos, "--out", tmp_path, "--grid")
+    assert (tmp_path / GRID_NAME).read_bytes() == before
+    assert not (tmp_path / "anna.png").exists()
 
 
 def test_a_bad_photo_does_not_stop_the_rest(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -94,6 +94,7 @@ class TestPlanJobs:
 def test_unique_stems() -> None:
     paths = [Path(p) for p in ("a.jpg", "x/a.jpg", "A.png", "a-2.jpg", "..jpg")]
     assert unique_stems(paths) == ["a", "a-2", "A-3", "a-2-2", "photo"]
+    assert unique_stems(paths, reserved=("a",)) == ["a-2", "a-3", "A-4", "a-2-2", "photo"]
 
 
 def test_overlong_stems_leave_room_for_more_in_a_name() -> None:
