@@ -40,7 +40,8 @@ class Options:
     """
 
     photos: Annotated[Positional[tuple[str, ...]], tyro.conf.arg(metavar="PHOTO ...")] = ()
-    """Photos: files, folders, or patterns such as "photos/*.jpg"."""
+    """Photos: files, folders, or patterns such as "photos/*.jpg"; of folders and patterns without what earlier runs
+    made."""
     out: Path = Path("out/degraded")
     """Folder of the results."""
     level: Literal["level0", "level1", "level2", "train"] = "level2"
@@ -67,7 +68,7 @@ class Options:
 def main(argv: Sequence[str]) -> int:
     """Run `nvb-face degrade`; returns 0, or 2 if a photo failed. Raises NVBError for what concerns all photos."""
     options = tyro.cli(Options, args=list(argv), prog=f"{PROG} degrade")
-    jobs = plan_jobs(options.photos, options.out, always_subfolders=False)
+    jobs = plan_jobs(options.photos, options.out, always_subfolders=False, results=(DEGRADED_KEY, GRID_KEY))
     photos = [job.photo for job in jobs]
     work = list(zip(photos, unique_stems(photos, reserved=(GRID_STEM,)), strict=True))
     if options.grid:

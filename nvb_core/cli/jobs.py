@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,14 +26,16 @@ class Job:
     folder: Path
 
 
-def plan_jobs(arguments: Sequence[str], out: Path, always_subfolders: bool) -> list[Job]:
+def plan_jobs(arguments: Sequence[str], out: Path, always_subfolders: bool, results: Collection[str] = ()) -> list[Job]:
     """Jobs for files, folders (the images directly inside, sorted) and glob patterns, in order, each file once.
 
     One photo goes into `out` itself, several go into `out/<stem>`. A file that doesn't exist or can't be reached is
-    kept: it is reported when its turn comes. Raises ConfigError if there is nothing to do, ImageError for an unreadable
-    folder.
+    kept: it is reported when its turn comes. PNGs in folders and patterns that carry one of the text chunks `results`
+    are left out: an earlier run's, whose `out` may be the photos' own folder. Raises ConfigError if there is nothing to
+    do, ImageError for an unreadable folder.
     """
-    photos = list({os.path.realpath(photo): photo for argument in arguments for photo in _expand(argument)}.values())
+    found = (photo for argument in arguments for photo in _expand(argument, results))
+    photos = list({os.path.realpath(photo): photo for photo in found}.values())
     if not photos:
         raise ConfigError("no photos given; name files, folders or patterns, for example: nvb-face render photo.jpg")
     if len(photos) == 1 and not always_subfolders:
@@ -62,7 +65,7 @@ def unique_stems(paths: Sequence[Path], reserved: Sequence[str] = ()) -> list[st
     return names
 
 
-def _expand(argument: str) -> list[Path]:
+def _expand(argument: str, results: Collection[str]) -> list[Path]:
     path = Path(argument)
     is_folder = os.path.isdir(path)  # unlike Path's, False for what can't be reached
     if not is_folder and (os.path.exists(path) or not glob.has_magic(argument)):
@@ -75,8 +78,26 @@ def _expand(argument: str) -> list[Path]:
     if not found:
         lacking = "no photos in this folder" if is_folder else "no photo matches this pattern"
         raise ConfigError(f"{argument}: {lacking}; expected {', '.join(FORMATS)} files")
-    return found
+    photos = [path for path in found if not _carries(path, results)]
+    if not photos:
+        raise ConfigError(
+            f"{argument}: holds only results of this command; name those files that you mean nevertheless"
+        )
+    return photos
 
 
 def _is_photo(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+def _carries(path: Path, keys: Collection[str]) -> bool:
+    """Whether a file is a PNG with one of these text chunks before its pixels, as we write them."""
+    if not keys or path.suffix.lower() != ".png":
+        return False
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=("PNG",)) as picture:
+                return any(key in picture.info for key in keys)
+    except Exception:  # whatever is wrong with it is reported when its turn comes
+        return False

@@ -17,6 +17,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 
 from ..checkpoint import DEFAULT_WEIGHTS, file_sha256, load_model, read_metadata
 from ..errors import CheckpointError, ConfigError, NVBError, OutputError
+from ..provenance import GRID_KEY, PNG_KEY
 from ..sampling import SamplingOptions
 from . import FAILURE, PROG, report_error
 from .faces import FaceOptions, plan_faces
@@ -53,7 +54,8 @@ class Options:
     """
 
     photos: Annotated[Positional[tuple[str, ...]], tyro.conf.arg(metavar="PHOTO ...")] = ()
-    """Photos: files, folders, or patterns such as "photos/*.jpg"."""
+    """Photos: files, folders, or patterns such as "photos/*.jpg"; of folders and patterns without the views and sheets
+    of earlier runs."""
     out: Path = Path("out")
     """Folder of the results."""
     weights: Path = DEFAULT_WEIGHTS
@@ -78,7 +80,7 @@ def main(argv: Sequence[str]) -> int:
     """Run `nvb-face render`; returns 0, or 2 if a photo failed. Raises NVBError for what concerns all photos."""
     options = tyro.cli(Options, args=list(argv), prog=f"{PROG} render")
     plan = make_plan(options)
-    jobs = plan_jobs(options.photos, options.out, always_subfolders=plan.faces.face == "all")
+    jobs = plan_jobs(options.photos, options.out, plan.faces.face == "all", results=(PNG_KEY, GRID_KEY))
     worker = join_launch(options.device)
     dtype = choose_dtype(options.dtype, worker.device)
     model = functools.cache(lambda: load_model(options.weights, str(worker.device), dtype, base=options.base))

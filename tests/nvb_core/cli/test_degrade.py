@@ -178,6 +178,19 @@ def test_somebody_elses_grid_is_never_overwritten(photos: Path, tmp_path: Path) 
     assert not (tmp_path / "anna.png").exists()
 
 
+def test_results_beside_the_photos_are_not_degraded_again(photos: Path, tmp_path: Path) -> None:
+    for photo in photos.iterdir():
+        Image.open(photo).save(photo.with_suffix(".jpg"))
+        photo.unlink()
+    found = []
+    for _ in range(2):
+        assert run(photos, "--out", photos, "--grid") == 0
+        found.append({path.name: path.stat().st_mtime_ns for path in photos.iterdir() if path.name != GRID_NAME})
+    assert len(found[0]) == 6
+    assert found[0] == found[1]
+    assert run(photos / "anna.png", "--out", tmp_path / "twice") == 0
+
+
 def test_a_bad_photo_does_not_stop_the_rest(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (photos / "ben.jpg").write_bytes(b"not a picture")
     assert run(photos, "--out", tmp_path / "out", "--grid") == 2

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from nvb_core.cli.jobs import Job, plan_jobs, unique_stems
 from nvb_core.errors import ConfigError, ImageError
@@ -89,6 +91,41 @@ class TestPlanJobs:
         monkeypatch.setattr(Path, "iterdir", denied)
         with pytest.raises(ImageError, match=r"sub: can't be listed \(Permission denied\)"):
             plan_jobs(["sub"], OUT, False)
+
+
+class TestResultsOfEarlierRuns:
+    @pytest.fixture(autouse=True)
+    def _results(self, photos: Path) -> None:
+        for name, key in (
+            ("sheet.PNG", "ours"),
+            ("sub/c_000.png", "ours"),
+            ("else.png", "theirs"),
+            ("big/b.png", "ours"),
+        ):
+            info = PngInfo()
+            info.add_itxt(key, "{}")
+            Path(name).parent.mkdir(exist_ok=True)
+            Image.new("L", (4, 4)).save(photos / name, pnginfo=info)
+
+    def plan(self, *arguments: str) -> list[str]:
+        return [job.photo.as_posix() for job in plan_jobs(arguments, OUT, False, results=("ours", "also"))]
+
+    def test_are_no_photos_in_folders_and_patterns(self) -> None:
+        assert self.plan(".") == ["a.JPG", "b.png", "else.png"]
+        assert self.plan("**/*.png") == ["b.png", "else.png", "sub/a.png"]
+
+    def test_are_photos_if_named_or_if_nobody_asks(self) -> None:
+        assert self.plan("sheet.PNG", "sub") == ["sheet.PNG", "sub/a.png", "sub/c.webp"]
+        assert len(plan_jobs(["."], OUT, False)) == 4
+
+    def test_alone_are_an_error_that_says_so(self) -> None:
+        with pytest.raises(ConfigError, match="big: holds only results of this command; name those files"):
+            self.plan("big")
+
+    def test_huge_and_damaged_pictures_are_left_to_their_turn(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for limit in (10, 2):  # a warning, which is an error here, and an error
+            monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+            assert "else.png" in self.plan(".")
 
 
 def test_unique_stems() -> None:

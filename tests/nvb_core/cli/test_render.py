@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from nvb_core import outputs
 from nvb_core.cameras import Cameras
-from nvb_core.cli import faces, renderer
+from nvb_core.cli import degrade, faces, renderer
 from nvb_core.detect import FaceBox
 from nvb_core.provenance import read_png
 
@@ -181,6 +181,21 @@ class TestRepeatedRuns:
         assert code == 2
         assert [any(word in line for line in lines) for word in ("another photo", "second: finished", "third.png")]
         assert sorted(path.name for path in out.iterdir()) == ["photo", "second", "third"]
+
+    def test_results_beside_the_photo_are_not_rendered_again(self, run: Run, photo: Path) -> None:
+        folder = photo.parent
+        assert run("--out", folder, photos=(folder,))[0] == 0
+        before = stamps(folder)
+        code, lines = run("--out", folder, photos=(folder,))
+        assert (code, len(lines)) == (0, 1)
+        assert "finished before, skipped" in lines[0]
+        assert stamps(folder) == before
+
+    def test_degraded_pictures_are_photos_their_overview_is_none(self, run: Run, out: Path, photo: Path) -> None:
+        degraded = photo.parent / "degraded"
+        assert degrade.main([str(photo), "--out", str(degraded), "--grid"]) == 0
+        assert run(photos=(degraded,))[0] == 0
+        assert json.loads((out / "cameras.json").read_text())["provenance"]["source"] == "photo.png"
 
     def test_fewer_views_leave_no_old_ones(self, run: Run, out: Path) -> None:
         assert run()[0] == 0
