@@ -132,6 +132,31 @@ def test_numbers_are_edited(open_picker: Open) -> None:
     assert picker.keys[1]["fov_deg"] == 20.1
 
 
+def test_a_number_being_typed_outlives_the_pointers_way_to_run(open_picker: Open) -> None:
+    picker = open_picker(keys_text({"yaw_deg": 0}))
+    picker.number("yaw_deg").fill("33")
+    picker.page.mouse.move(*picker.at(0.4, 0.4))
+    picker.page.mouse.move(*picker.at(0.5, 0.5))
+    assert picker.number("yaw_deg").input_value() == "33"
+    assert picker.steps == []
+    picker.number("yaw_deg").blur()
+    assert [key["yaw_deg"] for key in picker.keys] == [33]
+    assert picker.steps == ONE_STEP
+
+
+@pytest.mark.parametrize("shortcut", ["Control+Enter", "Meta+Enter", "Control+s"])
+def test_a_shortcut_sees_the_number_being_typed(open_picker: Open, shortcut: str) -> None:
+    picker = open_picker(keys_text({"yaw_deg": 0}))
+    picker.page.evaluate(
+        "window.addEventListener('keydown', event => { event.preventDefault(); window.seen = node.widget('keys').value; })"
+    )
+    picker.number("yaw_deg").fill("44")
+    picker.number("yaw_deg").press(shortcut)
+    assert json.loads(picker.page.evaluate("window.seen"))["keys"][0]["yaw_deg"] == 44
+    picker.number("yaw_deg").blur()
+    assert picker.steps == ONE_STEP
+
+
 @pytest.mark.parametrize(
     ("field", "typed", "says"),
     [

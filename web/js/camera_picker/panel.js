@@ -164,6 +164,13 @@ function listItem(list, index, select) {
 /** @param {string} id @param {Handlers} handlers */
 function numberFields(id, handlers) {
   const names = /** @type {KeyField[]} */ (Object.keys(FIELDS));
+  /** @type {HTMLInputElement | null} The one with text that isn't taken over yet, and that nothing else may replace. */
+  let typing = null;
+  /** @param {KeyField} name @param {string} text */
+  const take = (name, text) => {
+    typing = null;
+    handlers.number(name, text);
+  };
   const inputs = names.map((name) => {
     const { step, label, unit } = FIELDS[name];
     const input = /** @type {HTMLInputElement} */ (make("input", {
@@ -172,13 +179,17 @@ function numberFields(id, handlers) {
       "data-field": name,
       "aria-label": unit ? `${label}, degrees` : label,
     }));
-    input.addEventListener("change", () => handlers.number(name, input.value));
+    input.addEventListener("input", () => { typing = input; });
+    input.addEventListener("change", () => take(name, input.value));
+    input.addEventListener("blur", () => { typing = null; }); // after the change, if there is one
     input.addEventListener("keydown", (event) => {
+      const shortcut = (event.ctrlKey || event.metaKey) && ["Enter", "s"].includes(event.key);
+      if (shortcut && typing === input) take(name, input.value); // ComfyUI, run or saved, must see the edit
       const sign = { ArrowUp: 1, ArrowDown: -1 }[event.key];
       if (!sign || event.ctrlKey || event.metaKey) return;
       event.preventDefault();
       const from = Number(input.value || input.placeholder || 0);
-      handlers.number(name, String(round(from + sign * step * (event.shiftKey ? 10 : 1), 3)));
+      take(name, String(round(from + sign * step * (event.shiftKey ? 10 : 1), 3)));
     });
     return input;
   });
@@ -189,7 +200,8 @@ function numberFields(id, handlers) {
     const key = state.keys[selected];
     names.forEach((name, i) => {
       inputs[i].disabled = !editable || !key;
-      inputs[i].value = key && key[name] !== null ? String(key[name]) : "";
+      const text = key && key[name] !== null ? String(key[name]) : "";
+      if (inputs[i] !== typing || inputs[i].disabled) inputs[i].value = text;
       if (!isLens(name)) return;
       const ordinary = String(round(LENS[name], 1));
       inputs[i].placeholder = key ? ordinary : "";
