@@ -147,12 +147,10 @@ def test_a_number_being_typed_outlives_the_pointers_way_to_run(open_picker: Open
 @pytest.mark.parametrize("shortcut", ["Control+Enter", "Meta+Enter", "Control+s"])
 def test_a_shortcut_sees_the_number_being_typed(open_picker: Open, shortcut: str) -> None:
     picker = open_picker(keys_text({"yaw_deg": 0}))
-    picker.page.evaluate(
-        "window.addEventListener('keydown', event => { event.preventDefault(); window.seen = node.widget('keys').value; })"
-    )
+    picker.page.evaluate("addEventListener('keydown', e => { e.preventDefault(); seen = node.widget('keys').value; })")
     picker.number("yaw_deg").fill("44")
     picker.number("yaw_deg").press(shortcut)
-    assert json.loads(picker.page.evaluate("window.seen"))["keys"][0]["yaw_deg"] == 44
+    assert json.loads(picker.page.evaluate("seen"))["keys"][0]["yaw_deg"] == 44
     picker.number("yaw_deg").blur()
     assert picker.steps == ONE_STEP
 
