@@ -20,6 +20,7 @@ from .errors import CameraError, ConfigError, ImageError
 # The aligned crop against the LBP cascade's box, in box sizes. The median of 115 synthetic heads is 1.40 with a rise of
 # 0.10; eyes and mouth of a real portrait (scikit-image's astronaut) ask for 1.55 with a rise of 0.14.
 CROP_PER_FACE_BOX = 1.5
+MAX_PLAIN = 1.5  # pixels of a photo per pixel of a crop that bicubic samples are taken from as they are
 CROP_RISE = 0.1  # of the crop's centre above the box's
 MAX_ZOOM = 2.0  # of one refinement
 MAX_SHIFT = 0.5  # of one refinement, in box sizes
@@ -62,21 +63,31 @@ def crop_image(image: Tensor, box: CropBox, size: int) -> Tensor:
     reach = box.size_px / math.sqrt(2)
     if not (-reach < box.center_x < W + reach and -reach < box.center_y < H + reach):
         raise ImageError(f"{box} lies outside the image of {W}×{H} pixels; choose a box around the face")
-    # Shrinking is a plain average of whole pixels first, then of samples at most one pixel apart.
-    factor = max(1, int(box.size_px / size / 2))
-    if factor > 1:
-        padded = F.pad(image[None], (0, -W % factor, 0, -H % factor), mode="replicate")
-        image = F.avg_pool2d(padded, factor)[0]
-        box = CropBox(box.center_x / factor, box.center_y / factor, box.size_px / factor, box.roll_deg)
-    samples = math.ceil(box.size_px / size)
-    return F.avg_pool2d(crop_batch(image[None], [box], size * samples), samples)[0]
+    return _antialiased(image[None], [box], size)[0]
 
 
 def crop_batch(images: Tensor, boxes: Sequence[CropBox], size: int) -> Tensor:
     """A box of each image (B, 3, H, W) in [-1, 1] as (B, 3, size, size): bicubic; beyond the images their edges repeat.
 
-    Not antialiased: for boxes of at most about 1.5 · size pixels; see `crop_image`.
+    Antialiased only where the largest box takes more than MAX_PLAIN · size pixels, where it would show.
     """
+    largest = max(box.size_px for box in boxes)
+    return (_bicubic if largest <= MAX_PLAIN * size else _antialiased)(images, boxes, size)
+
+
+def _antialiased(images: Tensor, boxes: Sequence[CropBox], size: int) -> Tensor:
+    """Shrinking is a plain average of whole pixels first, then of samples at most one pixel apart."""
+    H, W = images.shape[-2:]
+    largest = max(box.size_px for box in boxes)
+    factor = max(1, int(largest / size / 2))
+    if factor > 1:
+        images = F.avg_pool2d(F.pad(images, (0, -W % factor, 0, -H % factor), mode="replicate"), factor)
+        boxes = [CropBox(b.center_x / factor, b.center_y / factor, b.size_px / factor, b.roll_deg) for b in boxes]
+    samples = math.ceil(largest / factor / size)
+    return F.avg_pool2d(_bicubic(images, boxes, size * samples), samples)
+
+
+def _bicubic(images: Tensor, boxes: Sequence[CropBox], size: int) -> Tensor:
     H, W = images.shape[-2:]
     theta = torch.tensor([_affine(box, W, H) for box in boxes], dtype=images.dtype, device=images.device)  # (B, 2, 3)
     positions = F.affine_grid(theta, [len(boxes), 1, size, size], align_corners=False)  # (B, size, size, 2)

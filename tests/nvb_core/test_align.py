@@ -128,6 +128,18 @@ def test_batches_crop_each_image_by_its_own_box() -> None:
         close(crop_batch(image[None], [box], 24)[0], crop, 1e-6)
 
 
+def test_large_boxes_of_a_batch_are_antialiased() -> None:
+    stripes = (torch.arange(300) % 2 * 2.0 - 1).expand(
+        1, 3, 300, 300
+    )  # of one pixel: their mean is all that can be seen
+    boxes = [CropBox(150, 150, 200), CropBox(140, 150, 190, 10)]
+    batch = crop_batch(stripes.repeat(2, 1, 1, 1), boxes, 32)
+    assert batch.shape == (2, 3, 32, 32)
+    assert batch.abs().max() < 0.2
+    close(batch[0], crop_image(stripes[0], boxes[0], 32), 1e-6)
+    assert crop_batch(stripes, [CropBox(150, 150, 32)], 32).abs().max() > 0.9
+
+
 @pytest.mark.parametrize("box", [CropBox(-200, 10, 50), CropBox(10, 400, 50), CropBox(1e9, 10, 50)])
 def test_boxes_outside_the_image_are_refused(box: CropBox) -> None:
     with pytest.raises(ImageError, match=r"CropBox\(.*\) lies outside the image of 40×30 pixels"):
