@@ -25,7 +25,7 @@ class ContextEmbedding(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """features (B, C, h, w) -> (B, h·w, C)."""
-        return self.norm(rearrange(features, "b c h w -> b (h w) c")) + self.position
+        return self.norm(rearrange(features, "b c h w -> b (h w) c")) + self.position.to(features.device)
 
 
 def build_unet(config: ModelConfig) -> UNet2DConditionModel:
@@ -72,10 +72,11 @@ def build_scheduler(config: ScheduleConfig) -> DDIMScheduler:
 
 
 def sampling_scheduler(config: ScheduleConfig, steps: int) -> DDIMScheduler:
-    """DDIM set to `steps` timesteps. Raises ConfigError if the schedule hasn't as many."""
-    limit = config.train_timesteps - (config.timestep_spacing == "leading")  # leading timesteps are offset by one
-    if steps > limit:
-        raise ConfigError(f"steps is {steps}, this model's schedule has at most {limit}")
+    """DDIM set to `steps` timesteps. Raises ConfigError if the schedule hasn't as many, or one that removes nothing."""
+    leading = config.timestep_spacing == "leading"  # whose timesteps are offset by one; a single one is the cleanest
+    least, most = 1 + leading, config.train_timesteps - leading
+    if not least <= steps <= most:
+        raise ConfigError(f"steps is {steps}, this model's schedule takes {least} to {most}")
     scheduler = build_scheduler(config)
     scheduler.set_timesteps(steps)
     scheduler.timesteps = scheduler.timesteps[:steps]  # with some counts, 61 for one, rounding appends a timestep of -1

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -158,7 +160,9 @@ def sample_latents(
     latents = noise.draw().to(device)
     chunks = Chunks(views, options.views_per_chunk or automatic_chunk(device), on_halved)
 
-    for step, t in enumerate(scheduler.timesteps.tolist(), start=1):
+    timesteps = scheduler.timesteps.tolist()
+
+    for step, (t, following) in enumerate(pairwise([*timesteps, -1]), start=1):
 
         def predict(start: int, end: int, t: int = t, latents: Tensor = latents) -> Tensor:
             if should_cancel and should_cancel():
@@ -167,6 +171,8 @@ def sample_latents(
             return model.unet(latents[start:end].to(dtype), timesteps, context(t, start, end).to(dtype)).sample.float()
 
         prediction = torch.cat(list(chunks.map(predict)))
+        # diffusers steps by 1000 // steps, which the timesteps of a count that doesn't divide 1000 aren't apart
+        scheduler.num_inference_steps = Fraction(scheduler.config.num_train_timesteps, t - following)
         stepped: Any = scheduler.step(
             prediction,
             t,

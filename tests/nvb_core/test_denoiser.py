@@ -69,17 +69,20 @@ def test_mini_starts_at_zero_signal() -> None:
     assert (scheduler.alphas_cumprod[:999] > 0).all()
 
 
-@pytest.mark.parametrize(("config", "most"), [(SD21.schedule, 999), (MINI.schedule, 1000)], ids=["leading", "trailing"])
-def test_any_number_of_steps_has_that_many_falling_timesteps(config: ScheduleConfig, most: int) -> None:
-    for steps in (*range(1, 130), 499, 500, 501, 994, 998, most):
+@pytest.mark.parametrize(
+    ("config", "least", "most"), [(SD21.schedule, 2, 999), (MINI.schedule, 1, 1000)], ids=["leading", "trailing"]
+)
+def test_any_number_of_steps_has_that_many_falling_timesteps(config: ScheduleConfig, least: int, most: int) -> None:
+    for steps in (*range(least, 130), 499, 500, 501, 994, 998, most):
         timesteps = sampling_scheduler(config, steps).timesteps
         assert len(timesteps) == steps
         assert 0 <= timesteps.min() <= timesteps.max() <= 999
         assert (timesteps.diff() < 0).all()
-    with pytest.raises(ConfigError, match=f"steps is {most + 1}, this model's schedule has at most {most}"):
-        sampling_scheduler(config, most + 1)
+    for steps in (least - 1, most + 1):
+        with pytest.raises(ConfigError, match=f"steps is {steps}, this model's schedule takes {least} to {most}"):
+            sampling_scheduler(config, steps)
 
 
 def test_steps_are_limited_by_the_schedule() -> None:
-    with pytest.raises(ConfigError, match="steps is 11, this model's schedule has at most 10"):
+    with pytest.raises(ConfigError, match="steps is 11, this model's schedule takes 1 to 10"):
         sampling_scheduler(replace(MINI.schedule, train_timesteps=10), 11)

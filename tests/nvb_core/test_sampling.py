@@ -5,12 +5,14 @@ import itertools
 import weakref
 from collections.abc import Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor
 
 from nvb_core.config import SD21, ModelConfig, tiny_config
+from nvb_core.denoiser import build_scheduler
 from nvb_core.errors import ConfigError, NVBError, SamplingCancelled
 from nvb_core.model import NVBModel
 from nvb_core.sampling import (
@@ -105,7 +107,7 @@ def test_is_the_ddim_loop_of_diffusers(tiny_model: NVBModel, schedule: ModelConf
     from diffusers import DDIMScheduler
 
     model, context = with_schedule(tiny_model, schedule), contexts(4)
-    options = SamplingOptions(steps=6, eta=eta, seed=5, views_per_chunk=3)
+    options = SamplingOptions(steps=5, eta=eta, seed=5, views_per_chunk=3)
     ours = sample_latents(model, context, 2, 2, options)
 
     spacing = schedule.schedule
@@ -120,7 +122,7 @@ def test_is_the_ddim_loop_of_diffusers(tiny_model: NVBModel, schedule: ModelConf
         timestep_spacing=spacing.timestep_spacing,
         rescale_betas_zero_snr=spacing.zero_terminal_snr,
     )
-    scheduler.set_timesteps(6)
+    scheduler.set_timesteps(5)
     noise = ViewNoise((4, *LATENT), 2, options)
     latents = noise.draw()
     for t in scheduler.timesteps:
@@ -143,6 +145,28 @@ def test_chunk_size_does_not_change_the_views(tiny_model: NVBModel, eta: float, 
         torch.testing.assert_close(chunked, whole, rtol=0, atol=1e-4)
     other = sample_latents(tiny_model, contexts(6), 2, 3, replace(options, seed=12))
     assert (other - whole).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("steps", [1, 3, 50, 300, 501])
+def test_each_step_leaves_as_much_noise_as_the_next_expects(
+    tiny_model: NVBModel, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    """With a denoiser that knows the clean latents, the noise stays what it was at the start."""
+    signals = build_scheduler(tiny_model.config.schedule).alphas_cumprod.double().sqrt()
+    clean, seen = torch.full((1, *LATENT), 0.5, dtype=torch.float64), []
+
+    def denoise(latents: Tensor, timesteps: Tensor, _: Tensor) -> SimpleNamespace:
+        signal = signals[timesteps[0]]
+        noise = (latents - signal * clean) / (1 - signal**2).sqrt()
+        seen.append(noise)
+        return SimpleNamespace(sample=signal * noise - (1 - signal**2).sqrt() * clean)
+
+    monkeypatch.setattr(tiny_model.unet, "forward", denoise)
+    latents = sample_latents(tiny_model, contexts(1), 1, 1, SamplingOptions(steps))
+    seen.append((latents - signals[0] * clean) / (1 - signals[0] ** 2).sqrt())
+    assert len(seen) == steps + 1
+    for noise in seen[1:]:
+        torch.testing.assert_close(noise, seen[0], atol=2e-3, rtol=0)
 
 
 def test_first_step_from_zero_signal_is_finite(tiny_model: NVBModel) -> None:
