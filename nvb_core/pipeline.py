@@ -66,7 +66,7 @@ def predict_source(model: NVBModel, features: TimeConditioned) -> Cameras:
     Whatever the picture shows, the camera is a usable one: PREDICTION_LIMITS bound focal length and distance (in units
     of the normal ones) and the principal point (in picture widths).
     """
-    vector = model.view.camera_predictor(features.at(LOWEST_NOISE_TIMESTEP)).double().cpu()
+    vector = model.view.camera_predictor(features.at(LOWEST_NOISE_TIMESTEP)).cpu().double()
     translation = vector[:, 3:12:4]
     distance = translation.norm(dim=1, keepdim=True)
     vector[:, 3:12:4] = translation / distance * distance.clamp(*PREDICTION_LIMITS["distance"])

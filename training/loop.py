@@ -312,9 +312,10 @@ class Trainer:
         return totals
 
     def _mean_of_processes(self, values: dict[str, float]) -> dict[str, float]:
+        if self.accelerator.num_processes == 1:
+            return values
         numbers = torch.tensor(list(values.values()), dtype=torch.float64, device=self.accelerator.device)
-        means = self.accelerator.reduce(numbers, "mean") if self.accelerator.num_processes > 1 else numbers
-        return dict(zip(values, means.tolist(), strict=True))
+        return dict(zip(values, self.accelerator.reduce(numbers, "mean").tolist(), strict=True))
 
     @contextmanager
     def averaged_weights(self) -> Generator[None]:
