@@ -119,9 +119,11 @@ class Step1Network(nn.Module):
 
 
 def masked_mse(predicted: Tensor, true: Tensor, known: Tensor) -> Tensor:
-    """MSE of the rows (B, N) that are known (B,); 0 if none is."""
-    true = torch.where(known[:, None], true, predicted.detach())
-    return F.mse_loss(predicted, true) / known.float().mean().clamp_min(1 / len(known))
+    """MSE of rows (B, N) to which those that aren't known (B,) add nothing.
+
+    It is of all rows, so that it doesn't depend on how a batch is parted among processes and micro-batches.
+    """
+    return F.mse_loss(predicted, torch.where(known[:, None], true, predicted.detach()))
 
 
 class Step1Stage:

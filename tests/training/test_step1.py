@@ -122,18 +122,27 @@ def test_picture_shows_input_output_and_truth(tmp_path: Path, faces: Path, tiny_
     assert picture.psnr_db == pytest.approx((10 * torch.log10(4 / (restored - true).square().mean())).item(), rel=1e-5)
 
 
-def test_masked_mse_counts_known_rows_alone() -> None:
+def test_masked_mse_takes_errors_of_known_rows_alone() -> None:
     predicted = torch.tensor([[1.0, 2.0], [5.0, 5.0], [0.0, 4.0]], requires_grad=True)
     true = torch.zeros(3, 2)
     everything = masked_mse(predicted, true, torch.tensor([True, True, True]))
     assert torch.equal(everything, torch.nn.functional.mse_loss(predicted, true))
     some = masked_mse(predicted, true, torch.tensor([True, False, True]))
-    assert some.item() == pytest.approx((1 + 4 + 0 + 16) / 4)
+    assert some.item() == pytest.approx((1 + 4 + 0 + 16) / 6)
     (gradient,) = torch.autograd.grad(some, predicted)
-    torch.testing.assert_close(gradient, torch.tensor([[0.5, 1.0], [0.0, 0.0], [0.0, 2.0]]))
+    torch.testing.assert_close(gradient, torch.tensor([[1.0, 2.0], [0.0, 0.0], [0.0, 4.0]]) / 3)
     none = masked_mse(predicted, true, torch.zeros(3, dtype=torch.bool))
     assert none.item() == 0
     assert torch.equal(torch.autograd.grad(none, predicted)[0], torch.zeros(3, 2))
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_masked_mse_is_the_same_however_a_batch_is_parted(size: int) -> None:
+    predicted, true = torch.randn(2, 8, 3, generator=torch.Generator().manual_seed(0))
+    known = torch.tensor([True, True, True, False, False, True, False, False])
+    parts = zip(*(t.split(size) for t in (predicted, true, known)), strict=True)
+    mean = torch.stack([masked_mse(*part) for part in parts]).mean()
+    torch.testing.assert_close(mean, masked_mse(predicted, true, known))
 
 
 def test_images_of_unknown_camera_train_all_but_the_camera(tmp_path: Path, faces: Path, tiny_checkpoint: Path) -> None:
