@@ -46,5 +46,7 @@ def recompute_activations(model: NVBModel) -> None:
     ours = nn.ModuleList([model.encoder, model.view])
     for block in blocks(ours):
         # No block draws random numbers, so there is no random state to keep.
-        forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
-        block.forward = forward
+        for name in ("forward", "mean_over_depth"):  # by which the aggregator calls its last block
+            if hasattr(block, name):
+                inside = getattr(block, name)
+                setattr(block, name, partial(checkpoint, inside, use_reentrant=False, preserve_rng_state=False))

@@ -61,6 +61,7 @@ def test_every_kind_of_block_is_recomputed() -> None:
     }
     recompute_activations(model)
     assert all("forward" in vars(block) for block in forwards)
+    assert all("mean_over_depth" in vars(block) for block in model.view.aggregator.blocks)
     calls: list[int] = []
     model.encoder.mid1.conv1.register_forward_hook(lambda *_: calls.append(1))
     features = model.encoder(torch.zeros(1, 3, 32, 32), torch.zeros(1, dtype=torch.long))
