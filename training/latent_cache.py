@@ -2,7 +2,8 @@
 
     DIR/{folder}-{key}-{first image}.npy   (PART, 2, Z, h, w) float16; the second of two is the mirrored crop's
 
-The key stands for the autoencoder's weights, the images and the crop, so that what doesn't fit is never read.
+The key stands for the autoencoder's weights, the images (names and sizes in bytes) and the crop: what doesn't fit is
+never read, unless an image was replaced by one of the very same size.
 """
 
 from __future__ import annotations
@@ -131,7 +132,7 @@ def fingerprint(vae: Autoencoder) -> str:
 
 
 def source_key(source: FaceSource, size: int, weights: str) -> str:
-    """16 hexadecimal digits that stand for images (names and bytes), the crop and the autoencoder."""
+    """16 hexadecimal digits that stand for images (names and sizes in bytes), the crop and the autoencoder."""
     files = [(path.relative_to(source.root).as_posix(), path.stat().st_size) for path in source.files]
     content = repr((weights, size, source.side, source.canonical_px, files))
     return hashlib.sha256(content.encode()).hexdigest()[:16]
