@@ -71,8 +71,8 @@ class RunOptions:
     seed: int = 0
     """Start of all random numbers."""
     license: str | None = None
-    """Licence to write into the checkpoint; by default that of --init, else Apache-2.0, or on top of Stable Diffusion
-    a reference to the licences of its weights and the training data."""
+    """Licence to write into the checkpoint; by default that of the one it starts from, else Apache-2.0, or on top of
+    Stable Diffusion a reference to the licences of its weights and the training data."""
     data_weights: tuple[float, ...] = ()
     """How often each folder of `data` is drawn from, relative to the others; default: by its number of images."""
     split: Split = "all"
