@@ -22,6 +22,7 @@ from .extra import ExtraMetrics
 from .face_folder import FaceBenchmark
 from .measure import MeasureSettings, machine_name
 from .methods import Method
+from .plots import require_plotting
 from .published import PUBLISHED_SIZE_PX, Agreement, compare_with_published, read_manifest
 from .report import Report
 from .restoration import PairFolder, RestorationEvaluation
@@ -65,6 +66,8 @@ class Plan:
                 f"--embedding: the pictures of {options.data} have no cameras to find ArcFace's crop by; "
                 "use --embedding-crop whole"
             )
+        if not isinstance(benchmark, PairFolder):
+            require_plotting()
         sampling = SamplingOptions(options.steps or config.sampling_steps, seed=options.seed)
         sha256 = file_sha256(options.weights)
         extra = ExtraMetrics.find(options, device)

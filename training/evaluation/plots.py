@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from nvb_core.errors import ConfigError
 
 from .scores import IdentityScores, ViewScores
 from .selection import Level
@@ -51,6 +54,12 @@ def level_plot(methods: Mapping[Level, Mapping[str, Sequence[IdentityScores]]], 
         axis.set_xticks(list(methods))
         axis.set_xlabel("level of degradation")
     _save(figure, axes, path)
+
+
+def require_plotting() -> None:
+    """Raise ConfigError now and not after the measuring if the package that draws is missing."""
+    if find_spec("matplotlib") is None:
+        raise ConfigError("plots by yaw and level need the package matplotlib; pip install 'nvb-face[train]'")
 
 
 def yaw_plot(systems: Mapping[str, Mapping[Level, Sequence[IdentityScores]]], path: Path) -> None:

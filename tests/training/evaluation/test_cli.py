@@ -19,7 +19,7 @@ from nvb_core.config import tiny_config
 from nvb_core.errors import CheckpointError, ConfigError, ImageError, OutputError
 from nvb_core.model import NVBModel
 from nvb_core.sampling import SamplingOptions
-from training.evaluation import benchmark, run
+from training.evaluation import benchmark, plots, run
 from training.evaluation.benchmark import Benchmark, BenchmarkSettings
 from training.evaluation.cli import Options, main
 from training.evaluation.measure import MeasureSettings
@@ -57,6 +57,14 @@ def figures(out: Path) -> dict[str, float]:
 def test_steps_are_the_models_where_none_are_asked_for(weights: Path, tmp_path: Path, asked: int, taken: int) -> None:
     plan = Plan.make(Options(weights=weights, out=tmp_path, steps=asked), torch.device("cpu"))
     assert plan.evaluations[1].settings.sampling == SamplingOptions(taken)
+
+
+def test_a_missing_package_is_found_out_before_the_measuring(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plots, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"matplotlib; pip install 'nvb-face\[train\]'"):
+        Plan.make(Options(weights=weights, out=tmp_path), torch.device("cpu"))
 
 
 def test_evaluation_end_to_end(
