@@ -12,7 +12,7 @@ from typing import Literal
 
 from nvb_core.errors import ConfigError
 
-from .plan import Dropped, Item, Plan, clean_name, finish, list_images, require_folder, subject_names
+from .plan import Dropped, Item, Plan, clean_name, finish, folder_subjects, list_images, require_folder
 
 Subjects = Literal["image", "folder"]
 
@@ -27,7 +27,7 @@ def plan_faces(source: Path, crop: bool, margin: float, subjects: Subjects) -> P
 
 def _found(source: Path, crop: bool, subjects: Subjects) -> Iterator[Item | Dropped]:
     images = list_images(source)
-    folders = subject_names(PurePosixPath(name).parent for name in images)
+    folders = folder_subjects(images)
     for name in images:
         pure = PurePosixPath(name)
         box: Literal["face"] | None = "face" if crop else None

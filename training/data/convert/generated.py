@@ -30,7 +30,7 @@ from nvb_core.errors import ConfigError
 
 from ..index import INDEX_NAME, label_fault
 from .eg3d import read_labels
-from .plan import Dropped, Item, Plan, clean_name, finish, list_images, require_folder, subject_names
+from .plan import Dropped, Item, Plan, clean_name, finish, folder_subjects, list_images, require_folder
 
 LABEL_SUFFIXES = (".json", ".txt", ".npy")
 STRIP_YAWS = {3: (0.4, 0.0, -0.4), 5: tuple(math.radians(a) for a in (0, -45, -90, -135, -180))}
@@ -70,7 +70,7 @@ def strip_cameras(tiles: int, pivot_z: float) -> Cameras:
 
 
 def _labelled(source: Path, images: list[str]) -> Iterator[Item | Dropped]:
-    subjects = subject_names(PurePosixPath(name).parent for name in images)
+    subjects = folder_subjects(images)
     for entry in read_labels(source, images):
         yield entry if isinstance(entry, Dropped) else _item(*entry, subjects)
 
@@ -83,7 +83,7 @@ def _item(name: str, label: tuple[float, ...], subjects: dict[PurePosixPath, str
 
 
 def _beside(source: Path, images: list[str]) -> Iterator[Item | Dropped]:
-    subjects = subject_names(PurePosixPath(name).parent for name in images)
+    subjects = folder_subjects(images)
     for name in images:
         label = _label_beside(source, name)
         yield label if isinstance(label, Dropped) else _item(name, label, subjects)

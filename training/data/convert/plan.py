@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -88,9 +88,10 @@ def clean_name(text: str) -> str:
     return plain if plain == text else f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:8]}".lstrip("-")
 
 
-def subject_names(folders: Iterable[PurePosixPath]) -> dict[PurePosixPath, str]:
-    """Of each folder its path's parts joined, with a hash where that is another's name too (a/b and a-b)."""
-    joined = {folder: clean_name("-".join(folder.parts)) for folder in set(folders)}
+def folder_subjects(images: Sequence[str]) -> dict[PurePosixPath, str]:
+    """The subject of each folder: its path's parts joined, with a hash where another's are alike (a/b and a-b)."""
+    folders = {PurePosixPath(name).parent for name in images}
+    joined = {folder: clean_name("-".join(folder.parts)) for folder in folders}
     often = Counter(joined.values())
     return {folder: clean_name(folder.as_posix()) if often[name] > 1 else name for folder, name in joined.items()}
 

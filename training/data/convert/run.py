@@ -67,8 +67,7 @@ def run(plan: Plan, out: Path, size: int | None, workers: int, show_progress: bo
     OutputError if it can't be written.
     """
     side = None if size is None else round(size * (plan.margin or 1.0))
-    if out.resolve().is_relative_to(plan.root.resolve()):
-        raise ConfigError(f"{out}: is the source itself or lies in it; choose another --out")
+    require_outside(out, plan.root)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         settings = {"format": FORMAT, "kind": plan.kind, "side": side, "margin": plan.margin, **plan.settings}
@@ -81,6 +80,12 @@ def run(plan: Plan, out: Path, size: int | None, workers: int, show_progress: bo
                 journal.write(json.dumps(done[item.name]) + "\n")
                 journal.flush()
     return _finish(plan, out, done)
+
+
+def require_outside(out: Path, source: Path) -> None:
+    """Raise ConfigError if a second run would find in the source what the first has written."""
+    if out.resolve().is_relative_to(source.resolve()):
+        raise ConfigError(f"{out}: is the source itself or lies in it; choose another --out")
 
 
 def open_journal(out: Path, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -31,7 +31,7 @@ from nvb_core.images import to_pil
 from nvb_core.staging import write_atomically, writing
 
 from ..convert.plan import MIN_INSIDE, Dropped, share_inside
-from ..convert.run import JOURNAL_NAME, REPORT_NAME, Report, open_journal
+from ..convert.run import JOURNAL_NAME, REPORT_NAME, Report, open_journal, require_outside
 from ..index import derived_split, write_index
 from .colour import correct_colours
 from .crops import head_crop, moved_cameras
@@ -173,8 +173,7 @@ def convert(
     from rich.console import Console
     from rich.progress import track
 
-    if out.resolve().is_relative_to(capture.root.resolve()):
-        raise ConfigError(f"{out}: is the source itself or lies in it; choose another --out")
+    require_outside(out, capture.root)
     _require_known(test_participants, capture)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
