@@ -19,6 +19,7 @@ from nvb_core.cli.jobs import Job, plan_jobs
 from nvb_core.cli.worker import DeviceName, DtypeName, choose_dtype, join_launch
 from nvb_core.errors import CheckpointError, ConfigError, NVBError, OutputError
 from nvb_core.model import NVBModel
+from nvb_core.provenance import GRID_KEY, PNG_KEY
 from nvb_core.sampling import SamplingOptions
 from nvb_core.staging import write_atomically, writing
 
@@ -96,7 +97,7 @@ def main(argv: Sequence[str]) -> int:
     from .photo_report import write_photo_report
 
     options = tyro.cli(Options, args=list(argv), prog=f"{PROG} eval-photos")
-    jobs = plan_jobs(options.photos, options.out, always_subfolders=True)
+    jobs = plan_jobs(options.photos, options.out, always_subfolders=True, results=(PNG_KEY, GRID_KEY))
     with writing(options.out):  # found out now, not after an hour's work
         options.out.mkdir(parents=True, exist_ok=True)
     evaluation, described = make_evaluation(options)

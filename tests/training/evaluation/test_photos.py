@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from nvb_core.errors import ConfigError, OutputError
 from nvb_core.images import to_pil
+from nvb_core.provenance import PNG_KEY
 from nvb_core.sampling import SamplingOptions
 from training.evaluation import photos
 from training.evaluation.benchmark import Benchmark
@@ -22,12 +24,15 @@ SCORES = PhotoScores("a.png", 3.0, -2.0, 24.0, 22.0, None, 0.4, None, 0.6, 4.0)
 
 @pytest.fixture
 def folder(heads: Benchmark, tmp_path: Path) -> Path:
-    """Two photos, and a file that is none."""
+    """Two photos, a file that is none, and what rendering left."""
     photo = tmp_path / "photos"
     photo.mkdir()
     for name, seed in (("a.png", 1_000_000), ("b.png", 1_000_001)):
         to_pil(heads.load(seed).image).save(photo / name)
     (photo / "c.png").write_text("no photo")
+    info = PngInfo()
+    info.add_itxt(PNG_KEY, "{}")
+    Image.new("RGB", (8, 8)).save(photo / "sheet.png", pnginfo=info)
     return photo
 
 
