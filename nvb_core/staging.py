@@ -3,30 +3,24 @@
 
 A folder's new entries are made in a hidden folder inside the target and renamed into place at the end, the `marker`
 file last, so a folder that holds the marker is complete. Working inside the target keeps every rename on one file
-system even if the target is a mount point, and leaves files alone that aren't ours. A locked file beside it keeps a
-second process out.
+system even if the target is a mount point, and leaves files alone that aren't ours. A lock keeps a second process out.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
-import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from .errors import OutputError
 
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
-
 STAGE = ".nvb-face-partial"
-LOCK = ".nvb-face-lock"
 PARTIAL_SUFFIX = ".partial"
 
 
@@ -62,13 +56,12 @@ def staged_folder(target: Path, marker: str, entries: Sequence[str], is_ours: Ca
     names = (marker, *entries)
     stage = target / STAGE
     made: list[Path] = []
-    try:
-        with writing(target):
-            made += [path for path in (target, *target.parents) if not path.exists()]
-            target.mkdir(parents=True, exist_ok=True)
-        with _locked(target), _removed_on_failure(stage):
+    with _locked(target):
+        try:
             with writing(target):
                 _refuse_foreign(target, names, is_ours)
+                made += [path for path in (target, *target.parents) if not path.exists()]
+                target.mkdir(parents=True, exist_ok=True)
                 if stage.exists():  # left by a process that was killed
                     shutil.rmtree(stage)
                 stage.mkdir()
@@ -80,62 +73,33 @@ def staged_folder(target: Path, marker: str, entries: Sequence[str], is_ours: Ca
                 except KeyboardInterrupt:
                     _publish(stage, target, names, ready)  # a few renames: finish them
                     raise
-    except BaseException:
-        for folder in made:  # innermost first
-            with suppress(OSError):  # it holds something by now
-                folder.rmdir()
-        raise
+        except BaseException:
+            shutil.rmtree(stage, ignore_errors=True)
+            for folder in made:  # innermost first
+                if folder.is_dir() and not any(folder.iterdir()):
+                    folder.rmdir()
+            raise
 
 
 @contextmanager
 def _locked(target: Path) -> Iterator[None]:
-    """Keep other processes out of a folder; a process that ends lets go of it, however it ends."""
-    path = target / LOCK
-    with writing(target):
-        file = path.open("a")
-    try:
-        with file:
-            if not _got(file, path):
-                raise OutputError(f"{target}: another nvb-face is writing here; wait for it or choose another --out")
-            try:
-                yield
-            finally:
-                if sys.platform != "win32":  # while it is locked: nobody else's
-                    _forget(path)
-    finally:
-        if sys.platform == "win32":  # where no file goes that is open, be it here or in another process
-            _forget(path)
+    """Keep this machine's other processes out of a folder; one that ends lets go of it, however it ends."""
+    from filelock import FileLock, Timeout
 
-
-def _forget(path: Path) -> None:
-    with suppress(OSError):
-        path.unlink()
-
-
-def _got(file: TextIO, path: Path) -> bool:
-    """Lock an open file; whether it worked, and the file is still the one that others find under its path."""
-    try:
-        if sys.platform == "win32":
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
-    except OSError:  # a file system without locks
-        return True
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-@contextmanager
-def _removed_on_failure(folder: Path) -> Iterator[None]:
+    user = getattr(os, "getuid", int)()  # of whom another could not open the lock; Windows has a folder for each
+    key = hashlib.sha256(os.fsencode(f"{user} {os.path.realpath(target)}")).hexdigest()[:16]
+    path = Path(tempfile.gettempdir(), f"nvb-face-{key}.lock")
+    lock = FileLock(path, timeout=0)
+    with writing(path):
+        try:
+            lock.acquire()
+        except Timeout:
+            message = f"{target}: another nvb-face is writing here; wait for it or choose another --out"
+            raise OutputError(message) from None
     try:
         yield
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+    finally:
+        lock.release()
 
 
 @contextmanager

@@ -2,14 +2,13 @@ from __future__ import annotations
 
 import errno
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 
 from nvb_core import staging
 from nvb_core.errors import OutputError
-from nvb_core.staging import LOCK, STAGE, staged_folder, write_atomically, writing
+from nvb_core.staging import STAGE, staged_folder, write_atomically, writing
 
 NAMES = ("views", "sheet.png")
 
@@ -90,7 +89,6 @@ def test_what_a_killed_process_left_is_cleared(tmp_path: Path) -> None:
     (tmp_path / STAGE / "views").mkdir(parents=True)
     (tmp_path / STAGE / "views" / "half.png").write_text("half")
     (tmp_path / "sheet.png").write_text("moved just before the kill")
-    (tmp_path / LOCK).touch()
     publish(tmp_path, "new")
     assert content(tmp_path) == NEW
 
@@ -104,25 +102,6 @@ def test_a_second_process_is_kept_out(tmp_path: Path) -> None:
     assert content(out) == OLD
     publish(out, "new")
     assert content(out) == NEW
-
-
-def test_a_lock_that_is_about_to_go_is_none(tmp_path: Path) -> None:
-    """Whoever is done removes the lock, and may do so between another's opening and locking it."""
-    with (tmp_path / LOCK).open("a") as file:
-        (tmp_path / LOCK).unlink()
-        assert not staging._got(file, tmp_path / LOCK)
-        (tmp_path / LOCK).touch()
-        assert not staging._got(file, tmp_path / LOCK)
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="locks otherwise there")
-def test_file_systems_without_locks_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def unsupported(*args: object) -> None:
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr("fcntl.flock", unsupported)
-    publish(tmp_path, "new")
-    assert content(tmp_path) == NEW
 
 
 @pytest.mark.parametrize("calls_before", range(5))
