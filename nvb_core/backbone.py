@@ -23,7 +23,7 @@ from .config import SD15, SD21, ModelConfig, ScheduleConfig
 from .denoiser import build_unet
 from .errors import CheckpointError, ConfigError
 from .sd_layout import from_original_shape, unet_names, vae_names
-from .tensor_files import DTYPES, open_safetensors
+from .tensor_files import open_safetensors, require_numbers, require_shape
 
 PredictionType = Literal["epsilon", "v_prediction"]
 PREDICTIONS: dict[str, PredictionType] = {
@@ -230,12 +230,8 @@ def _matching(path: Path, source: _SingleFile | _Folder, presets: Iterable[Model
 
 
 def _check(where: str, tensor: Tensor, shape: torch.Size) -> None:
-    if tensor.dtype not in DTYPES:
-        raise CheckpointError(f"{where} is of {tensor.dtype}; give a file in float32, float16 or bfloat16")
-    if tensor.shape != shape:
-        raise CheckpointError(f"{where} has shape {tuple(tensor.shape)}, expected {tuple(shape)}")
-    if not tensor.isfinite().all():
-        raise CheckpointError(f"{where} holds NaN or infinite values; copy or download the file again")
+    require_shape(where, tensor, shape)
+    require_numbers(where, tensor, "copy or download the file again")
 
 
 def _weights(folder: Path) -> Path:

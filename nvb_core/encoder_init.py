@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .encoder import ImageEncoder
 from .errors import CheckpointError
-from .tensor_files import DTYPES, open_safetensors
+from .tensor_files import open_safetensors, require_numbers
 
 PREFIXES = ("", "first_stage_model.", "model.")
 """Of the autoencoder within a file."""
@@ -60,12 +60,7 @@ def initialise_encoder(encoder: ImageEncoder, path: Path) -> Initialised:
     if not filled:
         raise CheckpointError(f"{path}: no tensor of its encoder has the shape of ours; leave it out")
     for name, tensor in filled.items():
-        if tensor.dtype not in DTYPES:
-            raise CheckpointError(
-                f"{path}: the tensor for {name} is of {tensor.dtype}; give float32, float16 or bfloat16"
-            )
-        if not tensor.isfinite().all():
-            raise CheckpointError(f"{path}: the tensor for {name} holds NaN or infinite values")
+        require_numbers(f"{path}: the tensor for {name}", tensor, "copy or download the file again")
         own[name].copy_(tensor)
     return Initialised(len(filled), *(sum(t.numel() for t in part.values()) for part in (filled, own)))
 

@@ -160,9 +160,7 @@ def sample_latents(
     latents = noise.draw().to(device)
     chunks = Chunks(views, options.views_per_chunk or automatic_chunk(device), on_halved)
 
-    timesteps = scheduler.timesteps.tolist()
-
-    for step, (t, following) in enumerate(pairwise([*timesteps, -1]), start=1):
+    for step, (t, following) in enumerate(pairwise([*scheduler.timesteps.tolist(), -1]), start=1):
 
         def predict(start: int, end: int, t: int = t, latents: Tensor = latents) -> Tensor:
             if should_cancel and should_cancel():

@@ -42,14 +42,20 @@ def read_exactly(path: Path, file: Any, expected: Mapping[str, Tensor]) -> dict[
         raise CheckpointError(f"{path}: tensor {name} is {state}; the file doesn't hold the model of its config")
     tensors = {name: file.get_tensor(name) for name in expected}
     for name, tensor in tensors.items():
-        _check_tensor(f"{path}: {name}", tensor, expected[name].shape)
+        require_shape(f"{path}: {name}", tensor, expected[name].shape)
+        require_numbers(f"{path}: {name}", tensor, "the training run diverged")
     return tensors
 
 
-def _check_tensor(where: str, tensor: torch.Tensor, shape: torch.Size) -> None:
+def require_numbers(where: str, tensor: torch.Tensor, advice: str) -> None:
+    """Raise CheckpointError unless a tensor holds finite floating-point numbers of a kind that we compute in."""
     if tensor.dtype not in DTYPES:
         raise CheckpointError(f"{where} is of {tensor.dtype}, expected float32, float16 or bfloat16")
+    if not tensor.isfinite().all():
+        raise CheckpointError(f"{where} holds NaN or infinite values; {advice}")
+
+
+def require_shape(where: str, tensor: torch.Tensor, shape: torch.Size) -> None:
+    """Raise CheckpointError unless a tensor has this shape."""
     if tensor.shape != shape:
         raise CheckpointError(f"{where} has shape {tuple(tensor.shape)}, expected {tuple(shape)}")
-    if not tensor.isfinite().all():
-        raise CheckpointError(f"{where} holds NaN or infinite values; the training run diverged")

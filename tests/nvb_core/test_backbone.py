@@ -212,6 +212,6 @@ def test_a_broken_base_is_refused_by_file_and_tensor(tmp_path: Path, states: lis
     refused(path, "model.diffusion_model.out.2.bias holds NaN")
     for dtype in (torch.float8_e4m3fn, torch.int8):
         path = single_file(tmp_path / "small.safetensors", states[0], PRESETS[0], dtype)
-        refused(path, f"is of {dtype}; give a file in float32, float16 or bfloat16")
+        refused(path, f"is of {dtype}, expected float32, float16 or bfloat16")
     (tmp_path / "lacking" / "scheduler" / "scheduler_config.json").write_text("{")
     refused(tmp_path / "lacking", "scheduler_config.json: not readable as JSON")
