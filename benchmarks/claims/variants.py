@@ -48,6 +48,8 @@ class Experiment(Shared):
 
     step2_steps: int = 600
     """Training steps of each variant, four faces with four views each."""
+    denoised_views: int = 2
+    """Of those four views, how many the diffusion loss is taken on; with 0 that loss is left out."""
     heads_measured: int = 40
     """Held-out heads."""
     views: int = 8
@@ -106,7 +108,7 @@ def prepared(model: NVBModel, variant: Variant) -> NVBModel:
 def trained(variant: Variant, experiment: Experiment) -> Path:
     """Train a variant, or what is left of it; returns its checkpoint."""
     base = make_base(experiment, variant.time_aware)
-    folder = experiment.folder / "variants" / f"{variant.name}-{experiment.step2_steps}"
+    folder = experiment.folder / "variants" / f"{variant.name}-{experiment.step2_steps}-{experiment.denoised_views}"
     start = folder / "start.safetensors"
     if not start.exists():
         model = load_model(base)
@@ -122,7 +124,7 @@ def trained(variant: Variant, experiment: Experiment) -> Path:
         ema_decay=0.995,
         grid_every=0,
         seed=experiment.seed,
-        **{"denoised_views": 2, **variant.training},
+        **{"denoised_views": experiment.denoised_views, **variant.training},
     )
     if not is_finished(options, "step2"):
         stage = Step2Stage(options, 0)

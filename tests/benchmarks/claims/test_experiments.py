@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from benchmarks.claims import correction, feature_loss, one_stage, sampling, time_aware, volume
-from benchmarks.claims.variants import Experiment
+from benchmarks.claims.variants import REFERENCE, Experiment, trained
 from nvb_core.checkpoint import load_model
 from nvb_core.errors import ConfigError
 
@@ -29,7 +30,7 @@ def test_feature_loss_trains_its_variants_from_one_start(experiment: Make) -> No
     options = experiment(Experiment)
     feature_loss.main(options)
     folders = [
-        options.folder / "variants" / f"{name}-1" for name in ("reference", "no-feature-loss", "no-diffusion-loss")
+        options.folder / "variants" / f"{name}-1-2" for name in ("reference", "no-feature-loss", "no-diffusion-loss")
     ]
     starts, ends = (
         [load_model(folder / f"{name}.safetensors").state_dict() for folder in folders] for name in ("start", "model")
@@ -43,6 +44,13 @@ def test_feature_loss_trains_its_variants_from_one_start(experiment: Make) -> No
     written = {path: path.stat().st_mtime_ns for path in options.folder.rglob("*.safetensors")}
     feature_loss.main(options)  # all is there already
     assert {path: path.stat().st_mtime_ns for path in options.folder.rglob("*.safetensors")} == written
+
+
+def test_every_experiment_can_leave_the_diffusion_loss_out(experiment: Make) -> None:
+    options = experiment(Experiment)
+    without = load_model(trained(REFERENCE, replace(options, denoised_views=0))).state_dict()
+    expected = load_model(trained(feature_loss.WITHOUT_DIFFUSION, options)).state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in without.items())
 
 
 def test_two_stages_turn_the_restored_photo(experiment: Make) -> None:
