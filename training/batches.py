@@ -19,6 +19,7 @@ from nvb_core.degradation import PRESETS, Degradation, DegradationMix, Degradati
 from nvb_core.errors import ConfigError
 
 from .data import FaceFolder, FaceSource, to_float
+from .tones import TRUE_COLOURS, ToneJitter
 
 NOTHING = torch.empty(0)
 Ranges = DegradationRanges | DegradationMix
@@ -155,13 +156,15 @@ def sample_restoration_batch(
     jitter: CropJitter = CropJitter(),
     ranges: Ranges = PRESETS["train"],
     degrade_later: bool = False,
+    tones: ToneJitter = TRUE_COLOURS,
 ) -> RestorationBatch:
-    """Step 1: jittered crops of random images and their degraded copies, each degraded in its own way.
+    """Step 1: jittered crops of random images and their degraded copies, each toned and degraded in its own way.
 
     With degrade_later that is left to the batch's `completed`.
     """
     target, cameras, has_camera = sample_crops(folder, batch_size, rng, jitter)
     pending = tuple(sample_degradation(rng, ranges) for _ in target)
+    target = tones(target[:, None], rng)[:, 0]
     batch = RestorationBatch(target, target, cameras.to_vector() * has_camera[:, None], has_camera, pending)
     return batch if degrade_later else batch.completed()
 
@@ -175,8 +178,10 @@ def sample_view_batch(
     ranges: Ranges = PRESETS["train"],
     source_target_probability: float = 0.1,
     degrade_later: bool = False,
+    tones: ToneJitter = TRUE_COLOURS,
 ) -> ViewBatch:
-    """Step 2: random subjects, a random source image and `views` other images of each; half of the faces mirrored.
+    """Step 2: random subjects, a random source image and `views` other images of each; half of the faces mirrored,
+    all pictures of a face in one tone.
 
     Only images whose cameras are known are used. With source_target_probability (chosen) the first target is the
     source's own picture, uncropped. With degrade_later pictures are left to be degraded by the batch's `completed`.
@@ -198,6 +203,8 @@ def sample_view_batch(
         vectors[rows, 0] = cropped.to_vector()
         targets[rows] = source.canonical_crops(images[:, 1:].flatten(0, 1), folder.size).unflatten(0, (-1, views))
 
+    pending = tuple(sample_degradation(rng, ranges) for _ in range(faces))
+    sources, targets = tones(torch.cat([sources, targets], dim=1), rng).split([1, views], dim=1)
     batch = ViewBatch(
         lq=sources[:, 0],
         source_cameras=vectors[:, 0],
@@ -206,7 +213,7 @@ def sample_view_batch(
         degraded_targets=targets,
         target_images=torch.from_numpy(chosen[:, 1:]),
         mirrored=mirror,
-        pending=tuple(sample_degradation(rng, ranges) for _ in range(faces)),
+        pending=pending,
     )
     return batch if degrade_later else batch.completed()
 

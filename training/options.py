@@ -75,6 +75,9 @@ class RunOptions:
     Stable Diffusion a reference to the licences of its weights and the training data."""
     data_weights: tuple[float, ...] = ()
     """How often each folder of `data` is drawn from, relative to the others; default: by its number of images."""
+    tone_probability: float = 0.0
+    """How often a face is shown in other tones (black and white, sepia, faded), the photo and its views alike. Chosen:
+    the paper has no such thing, but synthetic heads are all in true colours, and old photos aren't."""
     split: Split = "all"
     """Which subjects to train on; where a folder names no splits, a hash of their names parts them 90 : 5 : 5."""
     in_memory: InMemory = "auto"
@@ -119,6 +122,8 @@ class RunOptions:
             raise ConfigError(f"decay_fraction is {self.decay_fraction}, must be in 0–1")
         if not all(0 <= value < 1 for value in (self.ema_decay, *self.betas)):
             raise ConfigError(f"ema_decay {self.ema_decay} and betas {self.betas} must be at least 0 and below 1")
+        if not 0 <= self.tone_probability <= 1:
+            raise ConfigError(f"tone_probability is {self.tone_probability}, must be in 0–1")
         if not self.clip_norm > 0:
             raise ConfigError(f"clip_norm is {self.clip_norm}, must be positive")
         if not 0 <= self.seed < 2**32:
@@ -297,6 +302,8 @@ class Step2Options(RunOptions):
             raise ConfigError("denoised_views and feature_weight are both 0, so nothing would train the views")
         if self.latent_cache and not self.denoised_views:
             raise ConfigError("latent_cache is for the diffusion loss, and denoised_views is 0; leave it out")
+        if self.latent_cache and self.tone_probability:
+            raise ConfigError("latent_cache keeps latents of pictures as they are; leave it or tone_probability out")
         if not 0 <= self.true_camera_probability <= 1:
             raise ConfigError(f"true_camera_probability is {self.true_camera_probability}, must be in 0–1")
 

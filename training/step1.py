@@ -5,6 +5,7 @@ accelerate launch -m training.step1 --init runs/vae/model.safetensors --data dat
 
 from __future__ import annotations
 
+import functools
 import sys
 
 import torch
@@ -30,6 +31,7 @@ from .loop import Picture, Trainer
 from .losses import psnr_db
 from .options import Step1Options
 from .state import Progress
+from .tones import ToneJitter
 from .validation import PICTURE_STREAM, VALIDATION_STREAM, validation_faces
 
 PICTURE_STEPS = 10
@@ -137,24 +139,24 @@ class Step1Stage:
         self.shown, self.validation_source = validation_faces(options, self.folder, rank)
         economise(self.model, options)
         self.network = Step1Network(self.model, options)
-        self.ranges = PRESETS[options.degradation]
+        tones = ToneJitter(options.tone_probability)
+        self.draw = functools.partial(sample_restoration_batch, ranges=PRESETS[options.degradation], tones=tones)
 
     def make_batch(self, index: int) -> RestorationBatch:
         """Jittered crops, each degraded in its own way."""
         rng = batch_generator(self.options.seed, index, 0)
         later = self.options.degrade_on == "device"
-        batch_size = self.options.batch_size
-        return sample_restoration_batch(self.folder, batch_size, rng, ranges=self.ranges, degrade_later=later)
+        return self.draw(self.folder, self.options.batch_size, rng, degrade_later=later)
 
     def make_validation_batch(self, index: int) -> RestorationBatch:
         """As for training, from draws that it doesn't make."""
         rng = batch_generator(self.options.seed, index, VALIDATION_STREAM)
-        return sample_restoration_batch(self.shown, self.options.batch_size, rng, ranges=self.ranges)
+        return self.draw(self.shown, self.options.batch_size, rng)
 
     def picture(self) -> Picture:
         """Degraded, restored, true."""
         rng = batch_generator(self.options.seed, 0, PICTURE_STREAM)
-        batch = sample_restoration_batch(self.shown, 8, rng, ranges=self.ranges)
+        batch = self.draw(self.shown, 8, rng)
         lq = batch.lq.to(next(self.model.encoder.parameters()).device)
         restored = restore(self.model, lq, SamplingOptions(steps=PICTURE_STEPS)).cpu()
         rows = [batch.lq, restored, batch.target]

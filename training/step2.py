@@ -32,6 +32,7 @@ from .losses import feature_losses, psnr_db
 from .options import Step2Options
 from .state import Progress
 from .step1 import PICTURE_STEPS, DenoisingTarget, draw_timesteps
+from .tones import ToneJitter
 from .validation import PICTURE_STREAM, VALIDATION_STREAM, validation_faces
 
 
@@ -103,7 +104,8 @@ class Step2Stage:
         self.cache = self._latent_cache()
         economise(self.model, options)
         self.network = Step2Network(self.model, options)
-        self.draw = functools.partial(sample_view_batch, ranges=PRESETS[options.degradation])
+        tones = ToneJitter(options.tone_probability)
+        self.draw = functools.partial(sample_view_batch, ranges=PRESETS[options.degradation], tones=tones)
 
     def _latent_cache(self) -> LatentCache | None:
         config, directory = self.model.config, self.options.latent_cache

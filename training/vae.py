@@ -36,6 +36,7 @@ from .losses import gradient_l1, psnr_db
 from .options import VAEOptions
 from .state import Progress
 from .step1 import DenoisingTarget, draw_timesteps
+from .tones import ToneJitter
 from .validation import PICTURE_STREAM, VALIDATION_STREAM, validation_faces
 from .widen import widen_latents
 
@@ -112,7 +113,7 @@ class VAEStage:
             raise ConfigError(f"{options.init}: its denoiser isn't trained (no step 1); leave --denoised-share out")
         if options.latent_channels:
             self.model = widen_latents(self.model, options.latent_channels)
-        self.options = options
+        self.options, self.tones = options, ToneJitter(options.tone_probability)
         self.folder = load_faces(options, self.model.config.image_size, rank)
         self.shown, self.validation_source = validation_faces(options, self.folder, rank)
         economise(self.model, options)
@@ -129,8 +130,9 @@ class VAEStage:
     def _draw(self, faces: FaceFolder, rng: np.random.Generator) -> ImageBatch | RestorationBatch:
         batch_size, later = self.options.batch_size, self.options.degrade_on == "device"
         if self.options.denoised_share:
-            return sample_restoration_batch(faces, batch_size, rng, JITTER, degrade_later=later)
-        return ImageBatch(sample_crops(faces, batch_size, rng, JITTER)[0])
+            return sample_restoration_batch(faces, batch_size, rng, JITTER, degrade_later=later, tones=self.tones)
+        crops = sample_crops(faces, batch_size, rng, JITTER)[0]
+        return ImageBatch(self.tones(crops[:, None], rng)[:, 0])
 
     def picture(self) -> Picture:
         """Pictures above their reconstructions."""

@@ -28,6 +28,7 @@ from training.batches import (
 )
 from training.data import FaceFolder, FaceSource, InMemory, to_float
 from training.loop import to_device
+from training.tones import TRUE_COLOURS, ToneJitter
 
 SIZE, SIDE = 64, 80  # canonical crop and whole image: margin 1.25
 POINT = torch.tensor([[0.06, -0.04, 0.12]], dtype=torch.float64)
@@ -136,6 +137,10 @@ def test_restoration_batch(folder: FaceFolder) -> None:
     assert torch.equal(degraded.target, clean.target)
     assert torch.equal(degraded.cameras, clean.cameras)
     assert_dots(clean.target, clean.cameras)
+    toned = sample_restoration_batch(folder, 6, batch_generator(0, 0, 0), ranges=CLEAN, tones=ToneJitter(1.0))
+    assert torch.equal(toned.lq, toned.target)
+    assert torch.equal(toned.cameras, clean.cameras)
+    assert bool(((toned.lq - clean.lq).abs().amax(dim=(1, 2, 3)) > 0.1).all())
     assert bool(((degraded.lq - degraded.target).abs().amax(dim=(1, 2, 3)) > 0).all())
 
 
@@ -162,6 +167,17 @@ def test_view_batch_may_target_the_source(folder: FaceFolder) -> None:
     batch = sample_view_batch(folder, 4, 2, batch_generator(0, 0, 0), NEVER, CLEAN, source_target_probability=1)
     torch.testing.assert_close(batch.targets[:, 0], batch.lq)
     torch.testing.assert_close(batch.target_cameras[:, 0], batch.source_cameras)
+
+
+def test_pictures_of_a_face_are_toned_alike_before_they_are_degraded(folder: FaceFolder) -> None:
+    plain, toned = (
+        sample_view_batch(folder, 4, 2, batch_generator(0, 0, 0), NEVER, CLEAN, 1.0, tones=tones)
+        for tones in (TRUE_COLOURS, ToneJitter(1.0))
+    )
+    torch.testing.assert_close(toned.targets[:, 0], toned.lq, atol=1e-4, rtol=0)
+    assert torch.equal(toned.degraded_targets, toned.targets)
+    assert torch.equal(toned.target_images, plain.target_images)
+    assert bool(((toned.targets - plain.targets).abs().amax(dim=(1, 2, 3, 4)) > 0.1).all())
 
 
 def test_targets_are_degraded_like_the_source(folder: FaceFolder) -> None:

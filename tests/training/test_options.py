@@ -41,6 +41,7 @@ def make(stage: str, **changes: Any) -> RunOptions:
         ("ema_decay", 1.0),
         ("betas", (0.9, 1.0)),
         ("clip_norm", 0.0),
+        ("tone_probability", 1.1),
         ("seed", -1),
         ("data", ()),
     ],
@@ -77,6 +78,11 @@ def test_latents_are_cached_only_for_the_diffusion_loss(tmp_path: Path) -> None:
     make("step2", denoised_views=1, latent_cache=tmp_path)
     with pytest.raises(ConfigError, match="latent_cache"):
         make("step2", latent_cache=tmp_path)
+
+
+def test_latents_in_other_tones_are_not_cached(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="leave it or tone_probability out"):
+        make("step2", denoised_views=1, latent_cache=tmp_path, tone_probability=0.5)
 
 
 @pytest.mark.parametrize("name", ["gradient_weight", "latent_noise", "latent_weight"])
