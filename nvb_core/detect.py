@@ -43,6 +43,7 @@ class _Search:
     largest: float
     hits: int  # that agree on a face
     tilts_deg: tuple[float, ...] = (0.0,)
+    smallest_px: float = MIN_FACE_PX  # of the picture as it is
 
 
 # In this order until one finds a face. Many windows of like place and size hit a face, few hit anything else: in
@@ -51,6 +52,7 @@ _SEARCHES = (
     _Search(320, 0.12, 1.5, hits=5),
     _Search(320, 0.12, 1.5, hits=6, tilts_deg=(-20.0, 20.0)),
     _Search(800, 0.05, 0.14, hits=6),
+    _Search(1600, 0.025, 0.06, hits=10, smallest_px=30.0),  # groups in large pictures, which aren't enlarged
 )
 _MIN_OF_BEST = 0.3  # hits of a face, as a share of the surest one's
 
@@ -88,7 +90,7 @@ def select_faces(boxes: Sequence[FaceBox], choice: str | int) -> list[FaceBox]:
 
 def _windows(grey: Image.Image, search: _Search, tilt_deg: float) -> np.ndarray:
     """Windows (n, 4) that pass the cascade when the picture is turned back by the tilt: centre x, y, size, tilt."""
-    smallest = max(search.smallest, MIN_FACE_PX / max(grey.size))
+    smallest = max(search.smallest, search.smallest_px / max(grey.size))
     if smallest >= search.largest:
         return np.empty((0, 4))
     scale = search.side_px / max(grey.size)

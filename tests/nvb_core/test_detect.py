@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageFilter
+from skimage import data
 from torch import Tensor
 
 from nvb_core.align import default_box
@@ -79,6 +80,24 @@ def test_a_small_face_in_a_wide_photo(photo: Image.Image) -> None:
     wide.paste(photo.resize((410, 410)), (900, 200))
     k = 410 / 512
     assert_face(detect_faces(pixels(wide))[0], 900 + FACE_X * k, 200 + FACE_Y * k, FACE_PX * k)
+
+
+def test_a_group_in_a_large_photo(photo: Image.Image) -> None:
+    side = 300
+    group, person = Image.new("RGB", (2000, 1300), (120, 125, 130)), photo.resize((side, side))
+    corners = [(x, y) for y in (100, 700) for x in (50, 500, 950, 1400)]
+    for corner in corners:
+        group.paste(person, corner)
+    faces = sorted(detect_faces(pixels(group)), key=lambda face: (round(face.y, -2), face.x))
+    assert len(faces) == len(corners)
+    k = side / 512
+    for face, (x, y) in zip(faces, corners, strict=True):
+        assert_face(face, x + FACE_X * k, y + FACE_Y * k, FACE_PX * k)
+
+
+def test_no_face_in_a_large_photo_without_people() -> None:
+    tiles = np.tile(data.coffee(), (2, 2, 1))
+    assert detect_faces(pixels(Image.fromarray(tiles))) == []
 
 
 @pytest.mark.parametrize("blur_px", [2, 4])
