@@ -17,6 +17,7 @@ from torch import Tensor
 from .camera_paths import CameraPoses
 from .cameras import Cameras
 from .errors import ConfigError
+from .fit import fitted_grid
 from .model import NVBModel
 from .sampling import SamplingOptions, StepInfo, decode_latents, sample_latents
 from .timed import TimeConditioned
@@ -80,9 +81,8 @@ def predict_cameras(model: NVBModel, crops: Tensor, device: torch.device | None 
     return predict_source(model, encode_faces(model, crops, device))
 
 
-@torch.no_grad()
-def build_grid(model: NVBModel, features: TimeConditioned, source: Cameras) -> TimeConditioned:
-    """3D latent grid (B, C, z, y, x) per timestep, from features and the B source cameras."""
+def build_grid(model: NVBModel, features: TimeConditioned, source: Cameras, fit_steps: int = 0) -> TimeConditioned:
+    """3D latent grid (B, C, z, y, x) per timestep, from features and the B source cameras; see `fit` for fit_steps."""
 
     @torch.no_grad()
     def compute(timestep: int) -> Tensor:
@@ -92,7 +92,8 @@ def build_grid(model: NVBModel, features: TimeConditioned, source: Cameras) -> T
         timesteps = torch.full((len(value),), timestep, device=value.device)
         return model.view.volume(value, source.to_vector().to(value.device, value.dtype), timesteps)
 
-    return TimeConditioned(compute)
+    grid = TimeConditioned(compute)
+    return fitted_grid(model, features, grid, source, fit_steps) if fit_steps else grid
 
 
 class ViewFeatures:
@@ -144,7 +145,7 @@ def render_cameras(
     """Views (B·N, 3, S, S) of B crops (B, 3, S, S), each from its own N cameras."""
     features = encode_faces(model, crops)
     source = predict_source(model, features) if source is None else source
-    views = ViewFeatures(model, build_grid(model, features, source), cameras)
+    views = ViewFeatures(model, build_grid(model, features, source, options.fit_steps), cameras)
     return decode_latents(model, sample_views(model, views, options), options.views_per_chunk)
 
 
@@ -161,7 +162,7 @@ def render_views(
     features = encode_faces(model, crop[None])
     source = predict_source(model, features) if source_camera is None else source_camera
     cameras = poses if isinstance(poses, Cameras) else poses.resolve(source)
-    views = ViewFeatures(model, build_grid(model, features, source), [cameras])
+    views = ViewFeatures(model, build_grid(model, features, source, options.fit_steps), [cameras])
     latents = sample_views(model, views, options, on_step, should_cancel)
     return RenderedViews(decode_latents(model, latents, options.views_per_chunk).cpu(), cameras, source)
 

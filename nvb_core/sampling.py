@@ -37,6 +37,8 @@ class SamplingOptions:
     eta: float = 0.0
     """0 is deterministic DDIM, 1 adds as much noise as DDPM."""
     seed: int = 0
+    fit_steps: int = 0
+    """Gradient steps that fit a face's 3D grid to its photo first (see `fit`), 0–1000; 0 takes the grid as it is."""
     shared_noise: bool = True
     """All views of a face start from the same noise, which steadies them."""
     views_per_chunk: int = 0
@@ -47,6 +49,8 @@ class SamplingOptions:
             raise ConfigError(f"steps is {self.steps}, must be in 1–1000")
         if not 0 <= self.eta <= 1:
             raise ConfigError(f"eta is {self.eta}, must be in 0–1")
+        if not 0 <= self.fit_steps <= 1000:
+            raise ConfigError(f"fit_steps is {self.fit_steps}, must be in 0–1000")
         if not 0 <= self.seed < 2**63:
             raise ConfigError(f"seed is {self.seed}, must be in 0–2^63-1")
         if self.views_per_chunk < 0:

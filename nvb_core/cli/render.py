@@ -17,6 +17,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 
 from ..checkpoint import DEFAULT_WEIGHTS, file_sha256, load_model, read_metadata
 from ..errors import CheckpointError, ConfigError, NVBError, OutputError
+from ..fit import FIT_STEPS
 from ..provenance import GRID_KEY, PNG_KEY
 from ..sampling import SamplingOptions
 from . import FAILURE, PROG, report_error
@@ -33,6 +34,8 @@ class SamplerOptions:
 
     steps: int = 0
     """Denoising steps, 1 to 1000; 0 takes as many as the model is best with (the built-in one 2)."""
+    fit_steps: int = FIT_STEPS
+    """Gradient steps that fit the face's 3D grid to its photo first, 0 to 1000; 0 takes it as the model makes it."""
     turntable_steps: int = 10
     """Steps for the video's frames, at most as many as --steps."""
     eta: float = 0.0
@@ -106,6 +109,7 @@ def make_plan(options: Options) -> RenderPlan:
             steps=options.sampler.steps or config.sampling_steps,
             eta=options.sampler.eta,
             seed=options.sampler.seed,
+            fit_steps=options.sampler.fit_steps,
             shared_noise=not options.sampler.independent_noise,
             views_per_chunk=options.sampler.chunk,
         ),

@@ -121,7 +121,7 @@ class Renderer:
         height, width = photo.pixels.shape[-2:]
         source = plan.views.source_of_crop(box, width, height) or predict_source(model, features)
         views, turntable = plan.views.resolve(source)
-        grid = build_grid(model, features, source)
+        grid = build_grid(model, features, source, plan.sampling.fit_steps)
         images = self._images(ViewFeatures(model, grid, [views]), plan.sampling, f"{photo.path.name}: views")
         frames = None
         if turntable is not None:

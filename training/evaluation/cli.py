@@ -15,6 +15,7 @@ from nvb_core.checkpoint import DEFAULT_WEIGHTS
 from nvb_core.cli import PROG
 from nvb_core.cli.worker import DeviceName, DtypeName, join_launch
 from nvb_core.errors import ConfigError
+from nvb_core.fit import FIT_STEPS
 from nvb_core.staging import writing
 
 from .benchmark import Benchmark
@@ -44,6 +45,8 @@ class Options(MetricOptions, HeadSelection):
     """The Stable Diffusion weights that the model was trained on top of, if it is stored as a difference to them."""
     steps: int = 0
     """Denoising steps, 1 to 1000; 0 takes as many as the model is best with (the built-in one 2)."""
+    fit_steps: int = FIT_STEPS
+    """Gradient steps that fit each face's 3D grid to its photo first, 0 to 1000; 0 takes it as the model makes it."""
     seed: int = 0
     """Start of the model's random numbers."""
     true_camera: bool = False

@@ -87,7 +87,7 @@ def generate(model: NVBModel, faces: Sequence[BenchmarkFace], settings: MeasureS
         predicted = predict_source(model, features)
         source = Cameras.cat([face.cameras.input for face in faces]) if settings.true_camera else predicted
         cameras = [Cameras.cat([face.cameras.targets, face.cameras.pair]) for face in faces]
-        views = ViewFeatures(model, build_grid(model, features, source), cameras)
+        views = ViewFeatures(model, build_grid(model, features, source, options.fit_steps), cameras)
 
         def turned(timestep: int, start: int, end: int) -> Tensor:
             return model.context(views.at(timestep, start, end))

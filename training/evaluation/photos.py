@@ -18,6 +18,7 @@ from nvb_core.cli.faces import FaceOptions, FacePlan, plan_faces
 from nvb_core.cli.jobs import Job, plan_jobs
 from nvb_core.cli.worker import DeviceName, DtypeName, choose_dtype, join_launch
 from nvb_core.errors import CheckpointError, ConfigError, NVBError, OutputError
+from nvb_core.fit import FIT_STEPS
 from nvb_core.model import NVBModel
 from nvb_core.provenance import GRID_KEY, PNG_KEY
 from nvb_core.sampling import SamplingOptions
@@ -44,6 +45,8 @@ class Options:
     """The Stable Diffusion weights that the model was trained on top of, if it is stored as a difference to them."""
     steps: int = 0
     """Denoising steps, 1 to 1000; 0 takes as many as the model is best with (the built-in one 2)."""
+    fit_steps: int = FIT_STEPS
+    """Gradient steps that fit each face's 3D grid to its photo first, 0 to 1000; 0 takes it as the model makes it."""
     seed: int = 0
     """Start of the model's random numbers."""
     device: DeviceName = "auto"
@@ -130,7 +133,9 @@ def make_evaluation(options: Options) -> tuple[PhotoEvaluation, dict[str, Any]]:
     device = join_launch(options.device).device
     dtype = choose_dtype(options.dtype, device)
     config = read_metadata(options.weights)["config_object"]
-    sampling = SamplingOptions(options.steps or config.sampling_steps, seed=options.seed)
+    sampling = SamplingOptions(
+        options.steps or config.sampling_steps, seed=options.seed, fit_steps=options.fit_steps
+    )
     described = {
         "weights": file_sha256(options.weights),
         "model": config.name,

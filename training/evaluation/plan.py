@@ -68,7 +68,9 @@ class Plan:
             )
         if not isinstance(benchmark, PairFolder):
             require_plotting()
-        sampling = SamplingOptions(options.steps or config.sampling_steps, seed=options.seed)
+        sampling = SamplingOptions(
+            options.steps or config.sampling_steps, seed=options.seed, fit_steps=options.fit_steps
+        )
         sha256 = file_sha256(options.weights)
         extra = ExtraMetrics.find(options, device)
 

@@ -1,0 +1,97 @@
+"""Fit a face's 3D grid to its photo: gradient steps until the photo's own view gives back what the encoder saw there.
+
+The grid is made in one go, and loses of a photo what the network hasn't learned to hold. But photo and camera are
+known: through the same frustum and depth aggregation that views are taken by, one correction of the grid is sought that
+brings the features of the photo's own view nearer to the photo's. All views profit, since they are taken from the same
+cells. The paper has no such step; the loss is its feature loss (Eq. 7, first term), the idea that of fitting a
+generator to one picture (pivotal tuning, Roich et al. 2021), here with a frozen network.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from .cameras import Cameras
+from .frustum import sample_frustum
+from .model import NVBModel
+from .timed import TimeConditioned
+
+FIT_STEPS = 20
+"""As many as help; measured by `python -m benchmarks.fit`."""
+RATE = 0.03
+LAST_RATE = 0.2
+"""Of the last step, relative to the first."""
+
+
+def fitted_grid(
+    model: NVBModel, features: TimeConditioned, grid: TimeConditioned, source: Cameras, steps: int
+) -> TimeConditioned:
+    """Grids (B, C, z, y, x) per timestep, corrected; one correction per face serves all timesteps.
+
+    It is sought when a grid is asked for first, in the middle of the diffusion. features (B, C, h, w) and grid per
+    timestep; source holds B cameras.
+    """
+
+    @functools.cache
+    def correction() -> Tensor:
+        timestep = model.config.schedule.train_timesteps // 2
+        # Under ComfyUI's inference mode tensors can't take part in gradients; clones made outside of it can.
+        with torch.inference_mode(False), torch.enable_grad():
+            wanted, start = features.at(timestep).detach().clone(), grid.at(timestep).detach().clone()
+            faces = range(len(source))
+            return torch.cat([_correct(model, start[i], wanted[i], source[i], timestep, steps) for i in faces])
+
+    @torch.no_grad()
+    def compute(timestep: int) -> Tensor:
+        value = grid.at(timestep)
+        return (value.float() + correction()).to(value.dtype)
+
+    return TimeConditioned(compute)
+
+
+def _correct(model: NVBModel, grid: Tensor, wanted: Tensor, source: Cameras, timestep: int, steps: int) -> Tensor:
+    """Of one face's grid (C, z, y, x), for its photo's features (C, h, w): (1, C, z, y, x) float32."""
+    view = model.view
+    weights = {name: value.detach().clone() for name, value in view.aggregator.named_parameters()}
+    frustum_of, inside = _frustum_operator(model, source, grid)
+    timesteps, target = torch.full((1,), timestep, device=grid.device), _normalised(wanted[None])
+    start, correction = grid[None].float(), torch.zeros_like(grid[None], dtype=torch.float32, requires_grad=True)
+    optimizer = torch.optim.Adam([correction], lr=RATE)
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = RATE * (1 - (1 - LAST_RATE) * step / steps)
+        cells = (start + correction).flatten(2)  # (1, C, g³)
+        frustum = (cells @ frustum_of).to(grid.dtype).unflatten(2, inside.shape[1:])
+        with sdpa_kernel(SDPBackend.MATH):  # the same from run to run, and on CPUs quicker where rays are short
+            features = functional_call(view.aggregator, weights, (frustum, inside, timesteps))
+        # A sum, which half precision can still tell from nothing; Adam's steps don't depend on the loss's scale.
+        loss = F.mse_loss(_normalised(features), target, reduction="sum")
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return correction.detach()
+
+
+def _frustum_operator(model: NVBModel, source: Cameras, grid: Tensor) -> tuple[Tensor, Tensor]:
+    """Sampling the frustum of one camera as a matrix (g³, D·h·w), and which samples are inside (1, D, h, w).
+
+    As a matrix product it has a gradient on every device, and the same one each time.
+    """
+    view, shape = model.view, grid.shape[1:]
+    each_cell = torch.eye(shape.numel(), device=grid.device).unflatten(1, shape)[None]  # (1, g³, z, y, x)
+    cam2world, intrinsics = (m[None].to(grid.device, torch.float32) for m in (source.cam2world, source.intrinsics))
+    size = (view.grid_extent, view.depth_samples, view.feature_size)
+    samples, inside = sample_frustum(each_cell, cam2world, intrinsics, *size)
+    return samples[0].flatten(1), inside
+
+
+def _normalised(features: Tensor) -> Tensor:
+    """Features (B, C, h, w) as tokens (B, h·w, C), each of mean 0 and deviation 1, float32."""
+    tokens = rearrange(features, "b c h w -> b (h w) c").float()
+    return F.layer_norm(tokens, tokens.shape[-1:])
