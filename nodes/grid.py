@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from ..nvb_core.cameras import Cameras
 from ..nvb_core.errors import CameraError
+from ..nvb_core.fit import FIT_STEPS
 from ..nvb_core.pipeline import build_grid
 from ..nvb_core.view_lists import ViewList
 from .networks import require_same_features
@@ -34,6 +35,15 @@ class NVBBuildGrid(io.ComfyNode):
                     tooltip="Known cameras of the crops, one for each face or one for all, instead of the predicted "
                     "ones.",
                 ),
+                io.Int.Input(
+                    "fit_steps",
+                    default=FIT_STEPS,
+                    min=0,
+                    max=1000,
+                    optional=True,
+                    tooltip="Gradient steps that correct the grid until the photo's own view gives back what the photo "
+                    "shows: views come nearer to the person. 0 takes the grid as the model makes it.",
+                ),
             ],
             outputs=[
                 Grid.Output("grid", display_name="grid", tooltip="3D latent grid of each face, for Sample Views.")
@@ -42,11 +52,15 @@ class NVBBuildGrid(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, view_model: NetworkPart, features: FaceFeatures, source_cameras: ViewList | None = None
+        cls,
+        view_model: NetworkPart,
+        features: FaceFeatures,
+        source_cameras: ViewList | None = None,
+        fit_steps: int = FIT_STEPS,
     ) -> io.NodeOutput:
         require_same_features(features.encoder.model.config, view_model.model.config, "features and view model")
         source = features.source if source_cameras is None else _known(source_cameras, len(features.source))
-        values = build_grid(view_model.model, features.values, source)
+        values = build_grid(view_model.model, features.values, source, fit_steps)
         return io.NodeOutput(LatentGrid(features, view_model, values, source))
 
 

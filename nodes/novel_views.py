@@ -8,6 +8,7 @@ from comfy_api.latest import io
 from comfy_execution.graph_utils import GraphBuilder
 from torch import Tensor
 
+from ..nvb_core.fit import FIT_STEPS
 from ..nvb_core.view_lists import ViewList
 from .align import FACES
 from .cameras import MAX_VIEWS, PATHS
@@ -112,7 +113,7 @@ class NVBNovelViews(io.ComfyNode):
             "NVBAlignFace", image=image, faces=faces, index=0, padding=0.0, box="", encoder=model.out(0)
         )
         features = graph.node("NVBEncodeFace", encoder=model.out(0), crops=aligned.out(0))
-        grid = graph.node("NVBBuildGrid", view_model=model.out(1), features=features.out(0))
+        grid = graph.node("NVBBuildGrid", view_model=model.out(1), features=features.out(0), fit_steps=FIT_STEPS)
         path = graph.node(
             "NVBCameraPath",
             path=preset,

@@ -50,7 +50,7 @@ def test_the_stages_give_what_the_core_gives(
     latents = sample(pack, parts, views)
     images = pack.node("NVBDecode").execute(parts.vae, {"samples": latents}, False, 1.0).args[0]
     expected = pipeline.render_cameras(
-        model, crops.movedim(-1, 1) * 2 - 1, [cameras, cameras], sampling.SamplingOptions(steps=3, seed=3)
+        model, crops.movedim(-1, 1) * 2 - 1, [cameras, cameras], sampling.SamplingOptions(steps=3, seed=3, fit_steps=20)
     )
     torch.testing.assert_close(images, (expected.movedim(1, -1) + 1) / 2, atol=1e-4, rtol=0)
     assert len(resolved) == 6
@@ -151,6 +151,14 @@ def test_a_chunk_that_does_not_fit_is_halved_and_said(
     finally:
         handle.remove()
     assert [record.args for record in caplog.records if "out of memory" in record.message] == [(3,), (2,)]
+
+
+def test_a_grid_is_fitted_as_often_as_asked(pack: Pack, parts: SimpleNamespace, crops: torch.Tensor) -> None:
+    features, source = pack.node("NVBEncodeFace").execute(parts.encoder, crops).args
+    for steps in (0, 2):
+        built = pack.node("NVBBuildGrid").execute(parts.view_model, features, fit_steps=steps).args[0]
+        expected = pack.module("nvb_core.pipeline").build_grid(parts.view_model.model, features.values, source, steps)
+        assert torch.equal(built.values.at(500), expected.at(500))
 
 
 def test_a_known_source_camera_replaces_the_predicted_one(

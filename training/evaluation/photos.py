@@ -133,9 +133,7 @@ def make_evaluation(options: Options) -> tuple[PhotoEvaluation, dict[str, Any]]:
     device = join_launch(options.device).device
     dtype = choose_dtype(options.dtype, device)
     config = read_metadata(options.weights)["config_object"]
-    sampling = SamplingOptions(
-        options.steps or config.sampling_steps, seed=options.seed, fit_steps=options.fit_steps
-    )
+    sampling = SamplingOptions(options.steps or config.sampling_steps, seed=options.seed, fit_steps=options.fit_steps)
     described = {
         "weights": file_sha256(options.weights),
         "model": config.name,

@@ -10,6 +10,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from nvb_core.errors import ConfigError, OutputError
+from nvb_core.fit import FIT_STEPS
 from nvb_core.images import to_pil
 from nvb_core.provenance import PNG_KEY
 from nvb_core.sampling import SamplingOptions
@@ -59,7 +60,7 @@ def measure(weights: Path, tmp_path: Path) -> Callable[..., int]:
 @pytest.mark.parametrize(("asked", "taken"), [(0, 3), (7, 7)])
 def test_steps_are_the_models_where_none_are_asked_for(weights: Path, tmp_path: Path, asked: int, taken: int) -> None:
     evaluation, described = make_evaluation(Options(weights=weights, out=tmp_path, steps=asked, device="cpu"))
-    assert evaluation.sampling == SamplingOptions(taken)
+    assert evaluation.sampling == SamplingOptions(taken, fit_steps=FIT_STEPS)
     assert described["steps"] == taken
 
 
