@@ -28,6 +28,8 @@ FIT_STEPS = 20
 RATE = 0.03
 LAST_RATE = 0.2
 """Of the last step, relative to the first."""
+EPSILON = 0.3
+"""Adam's, relative to the first gradient: without it, cells that the photo says little of would move as far as any."""
 
 
 def fitted_grid(
@@ -63,17 +65,19 @@ def _correct(model: NVBModel, grid: Tensor, wanted: Tensor, source: Cameras, tim
     frustum_of, inside = _frustum_operator(model, source, grid)
     timesteps, target = torch.full((1,), timestep, device=grid.device), _normalised(wanted[None])
     start, correction = grid[None].float(), torch.zeros_like(grid[None], dtype=torch.float32, requires_grad=True)
-    optimizer = torch.optim.Adam([correction], lr=RATE)
+    optimizer = torch.optim.Adam([correction])
     for step in range(steps):
-        optimizer.param_groups[0]["lr"] = RATE * (1 - (1 - LAST_RATE) * step / steps)
         cells = (start + correction).flatten(2)  # (1, C, g³)
         frustum = (cells @ frustum_of).to(grid.dtype).unflatten(2, inside.shape[1:])
         with sdpa_kernel(SDPBackend.MATH):  # the same from run to run, and on CPUs quicker where rays are short
             features = functional_call(view.aggregator, weights, (frustum, inside, timesteps))
-        # A sum, which half precision can still tell from nothing; Adam's steps don't depend on the loss's scale.
+        # A sum, which half precision can still tell from nothing; steps don't depend on the loss's scale.
         loss = F.mse_loss(_normalised(features), target, reduction="sum")
-        optimizer.zero_grad()
-        loss.backward()
+        (gradient,) = torch.autograd.grad(loss, correction)
+        if step == 0:
+            optimizer.param_groups[0]["eps"] = EPSILON * gradient.square().mean().sqrt().item() or 1.0
+        optimizer.param_groups[0]["lr"] = RATE * (1 - (1 - LAST_RATE) * step / steps)
+        correction.grad = gradient
         optimizer.step()
     return correction.detach()
 

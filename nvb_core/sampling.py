@@ -37,12 +37,12 @@ class SamplingOptions:
     eta: float = 0.0
     """0 is deterministic DDIM, 1 adds as much noise as DDPM."""
     seed: int = 0
-    fit_steps: int = 0
-    """Gradient steps that fit a face's 3D grid to its photo first (see `fit`), 0–1000; 0 takes the grid as it is."""
     shared_noise: bool = True
     """All views of a face start from the same noise, which steadies them."""
     views_per_chunk: int = 0
     """Views that go through the U-Net at once; 0 is automatic. A chunk that doesn't fit in memory is halved."""
+    fit_steps: int = 0
+    """Gradient steps that fit a face's 3D grid to its photo first (see `fit`), 0–1000; 0 takes the grid as it is."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.steps <= 1000:

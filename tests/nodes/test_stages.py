@@ -80,7 +80,8 @@ def test_other_cameras_and_seeds_compute_nothing_of_the_face_again(
     finally:
         for handle in handles:
             handle.remove()
-    assert runs == {"encoder": 3, "volume": 3, "unet": 9}  # 3 steps; the encoder's 4th, of timestep 0, came before
+    # 3 steps, and the timestep that the grid is fitted at; the encoder's 5th run, of timestep 0, came before.
+    assert runs == {"encoder": 4, "volume": 4, "unet": 9}
 
 
 def test_only_what_samples_is_loaded_and_diffusers_networks_wholly(
