@@ -10,10 +10,12 @@ import folder_paths
 
 from ..nvb_core.checkpoint import read_metadata
 from ..nvb_core.errors import NVBError
+from ..nvb_core.fit import FIT_STEPS
 from ..nvb_core.provenance import Provenance
 from .files import checkpoint_path, pack_version, sha256
 
 SAMPLERS = ("NVBDDIMSampler", "NVBNovelViews")
+GRIDS = ("NVBBuildGrid", "NVBNovelViews")
 LOADERS = ("NVBLoader", "NVBNovelViews")
 PHOTOS = ("LoadImage",)
 UNKNOWN = "unknown"
@@ -44,6 +46,7 @@ def provenance_of(prompt: Prompt | None, node_id: str | None) -> Provenance:
         seed=_sole([_number(sampler.get("seed")) for sampler in samplers], UNKNOWN_NUMBER),
         steps=_sole([_number(sampler.get("steps")) for sampler in samplers], UNKNOWN_NUMBER) or own_steps,
         eta=_sole([_eta(sampler) for sampler in samplers], float(UNKNOWN_NUMBER)),
+        fit_steps=_sole([_number(grid.get("fit_steps", FIT_STEPS)) for grid in _inputs(nodes, GRIDS)], UNKNOWN_NUMBER),
         source=source,
         source_sha256=source_sha256,
     )

@@ -57,6 +57,8 @@ class Provenance:
     """File name of the input photo, without its folder."""
     source_sha256: str
     """Hash of the input photo's file."""
+    fit_steps: int = 0
+    """Gradient steps that fitted the face's 3D grid to the photo; records of older versions have none."""
     camera: CameraRecord | None = None
     """None for files that show several views."""
     generator: str = GENERATOR

@@ -71,6 +71,7 @@ class RenderPlan:
             seed=self.sampling.seed,
             steps=self.sampling.steps,
             eta=self.sampling.eta,
+            fit_steps=self.sampling.fit_steps,
             source=source_name(photo.path),
             source_sha256=photo.sha256,
         )

@@ -171,6 +171,9 @@ def test_provenance_names_nothing_that_only_some_of_the_pictures_are_of(pack: Pa
     sampler = {"class_type": "NVBDDIMSampler", "inputs": {"seed": 8, "steps": 12, "eta": 0.5, "denoiser": ["2", 2]}}
     twice = record(a=sampler)
     assert (twice.seed, twice.steps, twice.eta, twice.source) == (-1, 12, 0.5, "photo.jpg")
+    assert twice.fit_steps == -1  # no grid in this graph
+    for inputs, steps in (({}, 20), ({"fit_steps": 5}, 5), ({"fit_steps": ["2", 0]}, -1)):
+        assert record(a={"class_type": "NVBBuildGrid", "inputs": inputs}).fit_steps == steps
     loader = {"class_type": "NVBLoader", "inputs": {"checkpoint": "gone.safetensors", "dtype": "auto"}}
     of_two = record(a=sampler, b=loader)
     assert of_two.model == "mini"  # b feeds into nothing

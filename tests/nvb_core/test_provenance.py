@@ -28,6 +28,7 @@ RECORD = Provenance(
     eta=0.0,
     source="Zoë \u5199\u771f.jpg",
     source_sha256="cd" * 32,
+    fit_steps=20,
     camera=CameraRecord(yaw_deg=-30.0, pitch_deg=10.0, roll_deg=0.0, radius=2.7, fov_deg=13.37),
 )
 
