@@ -92,8 +92,9 @@ def build_grid(model: NVBModel, features: TimeConditioned, source: Cameras, fit_
         timesteps = torch.full((len(value),), timestep, device=value.device)
         return model.view.volume(value, source.to_vector().to(value.device, value.dtype), timesteps)
 
-    grid = TimeConditioned(compute)
-    return fitted_grid(model, features, grid, source, fit_steps) if fit_steps else grid
+    if not fit_steps:
+        return TimeConditioned(compute)
+    return fitted_grid(model, features, TimeConditioned(compute, cache_bytes=0), source, fit_steps)
 
 
 class ViewFeatures:
