@@ -16,6 +16,7 @@ from nvb_core.backbone import Base
 from nvb_core.checkpoint import save_model
 from nvb_core.config import SD15, SD21, ModelConfig
 from nvb_core.denoiser import build_unet
+from nvb_core.fit import FIT_STEPS
 from nvb_core.sd_layout import unet_names
 from tests.comfyui.client import Client
 from tests.comfyui.graph import Graph, Node
@@ -94,8 +95,8 @@ def test_ksampler_gives_what_our_own_sampler_gives(client: Client, graph: Graph,
     shown = client.run_well(graph.prompt).shown("NVBProbeLatentDifference")
     assert shown["shape"] == [3, 4, 8, 8]
     assert shown["difference"][0] < 1e-3
-    # Three views in one call a step, here and there.
-    assert client.network_calls()["DepthAggregator"] - before == 2 * STEPS
+    # Three views in one call a step, here and there; and the one grid is fitted once.
+    assert client.network_calls()["DepthAggregator"] - before == 2 * STEPS + FIT_STEPS
 
 
 def test_cfg_above_1_asks_for_no_view_as_well(client: Client, graph: Graph, files: Files) -> None:
