@@ -24,7 +24,7 @@ from .model import NVBModel
 from .timed import TimeConditioned
 
 FIT_STEPS = 20
-"""As many as help; measured by `python -m benchmarks.fit`."""
+"""More help the photo's own view alone (`python -m benchmarks.fit`)."""
 RATE = 0.03
 LAST_RATE = 0.2
 """Of the last step, relative to the first."""
