@@ -60,6 +60,17 @@ class TestResults:
         assert record is not None
         assert record.steps == json.loads((out / "cameras.json").read_text())["request"]["sampling"]["steps"] == 3
 
+    def test_grids_are_fitted_to_the_photo_unless_told_otherwise(self, run: Run, out: Path) -> None:
+        shown = []
+        for arguments, steps in (((), 20), (("--fit-steps", "0", "--overwrite"), 0)):
+            assert run("--views", "1", "--no-watermark", *arguments)[0] == 0
+            (picture,) = (out / "views").glob("*.png")
+            record = read_png(picture)
+            assert record is not None
+            assert record.fit_steps == steps
+            shown.append(pixels(picture))
+        assert (shown[0] != shown[1]).any()
+
     def test_the_mark_can_be_switched_off_the_record_cannot(self, run: Run, out: Path) -> None:
         views = []
         for option in ("--watermark", "--no-watermark"):
@@ -152,7 +163,9 @@ class TestRepeatedRuns:
         assert "skipped" in lines[0]
         assert stamps(out) == before
 
-    @pytest.mark.parametrize("arguments", [["--overwrite"], ["--seed", "1"], ["--no-watermark"], ["--eta", "0.5"]])
+    @pytest.mark.parametrize(
+        "arguments", [["--overwrite"], ["--seed", "1"], ["--no-watermark"], ["--eta", "0.5"], ["--fit-steps", "0"]]
+    )
     def test_other_options_replace_the_result(self, run: Run, out: Path, arguments: list[str]) -> None:
         assert run()[0] == 0
         before = stamps(out)
@@ -239,6 +252,7 @@ class TestBadInput:
             (["--views", "10000"], "--views 10000 is outside 1 to 1000"),
             (["--steps", "-1"], "steps is -1"),
             (["--steps", "1001"], "steps is 1001"),
+            (["--fit-steps", "1001"], "fit_steps is 1001"),
             (["--turntable-steps", "0"], "--turntable-steps 0"),
             (["--eta", "nan"], "eta is nan"),
             (["--seed", "-1"], "seed is -1"),

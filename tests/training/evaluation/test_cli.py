@@ -17,6 +17,7 @@ from nvb_core.checkpoint import save_model
 from nvb_core.cli.worker import Worker
 from nvb_core.config import tiny_config
 from nvb_core.errors import CheckpointError, ConfigError, ImageError, OutputError
+from nvb_core.fit import FIT_STEPS
 from nvb_core.model import NVBModel
 from nvb_core.sampling import SamplingOptions
 from training.evaluation import benchmark, plots, run
@@ -56,7 +57,7 @@ def figures(out: Path) -> dict[str, float]:
 @pytest.mark.parametrize(("asked", "taken"), [(0, 3), (7, 7)])
 def test_steps_are_the_models_where_none_are_asked_for(weights: Path, tmp_path: Path, asked: int, taken: int) -> None:
     plan = Plan.make(Options(weights=weights, out=tmp_path, steps=asked), torch.device("cpu"))
-    assert plan.evaluations[1].settings.sampling == SamplingOptions(taken)
+    assert plan.evaluations[1].settings.sampling == SamplingOptions(taken, fit_steps=FIT_STEPS)
 
 
 def test_a_missing_package_is_found_out_before_the_measuring(
