@@ -9,30 +9,25 @@ python -m benchmarks.fit --identities 24
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import tyro
-from rich.progress import track
 
 from nvb_core.checkpoint import DEFAULT_WEIGHTS, load_model
 from nvb_core.cli.worker import DtypeName, choose_dtype
 from nvb_core.model import NVBModel
 from nvb_core.pipeline import build_grid, encode_faces, predict_source, render_cameras
 from nvb_core.sampling import SamplingOptions
-from training.evaluation.benchmark import Benchmark, BenchmarkFace, BenchmarkSettings
-from training.evaluation.measure import MeasureSettings, degrade_input, generate, machine_name, score
+from training.evaluation.benchmark import BenchmarkFace
+from training.evaluation.measure import MeasureSettings, degrade_input
 from training.evaluation.metrics import psnr
-from training.evaluation.scores import IdentityScores
 
 from .claims.table import method_table
+from .held_out import held_out_faces, measured_faces
 from .view_error import FIRST_SEED, LEVEL
-
-FACES_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
@@ -69,36 +64,22 @@ def own_view(model: NVBModel, face: BenchmarkFace, sampling: SamplingOptions) ->
     return float(psnr(view.cpu(), face.image[None])), seconds
 
 
-def measure(
-    model: NVBModel, faces: Sequence[BenchmarkFace], sampling: SamplingOptions, machine: str
-) -> tuple[list[IdentityScores], str]:
-    """Scores of some faces, and a line on their own views."""
-    settings = MeasureSettings(LEVEL, sampling, true_camera=False)
-    scores = []
-    for first in track(range(0, len(faces), FACES_AT_ONCE), f"{sampling.fit_steps} steps"):
-        batch = faces[first : first + FACES_AT_ONCE]
-        scores += score(batch, generate(model, batch, settings), machine)
-    own, seconds = torch.tensor([own_view(model, face, sampling) for face in faces]).mean(dim=0).tolist()
-    return scores, f"{sampling.fit_steps} steps: own view {own:.2f} dB, grid in {seconds:.2f} s a face"
-
-
 def main(options: Options) -> None:
     """Print a table and a line for each number of steps."""
-    device = torch.device("cpu")
-    model = load_model(options.weights, str(device), choose_dtype(options.dtype, device))
-    benchmark = Benchmark(options.folder, BenchmarkSettings(options.views, model.config.image_size))
+    model = load_model(options.weights, "cpu", choose_dtype(options.dtype, torch.device("cpu")))
     seeds = range(FIRST_SEED, FIRST_SEED + options.identities)
-    for _ in benchmark.render(seeds, os.cpu_count() or 1):
-        pass
-    faces = [benchmark.load(seed) for seed in seeds]
-    steps = options.steps or model.config.sampling_steps
-    results = {
-        f"{count} steps": measure(model, faces, SamplingOptions(steps, fit_steps=count), machine_name(device))
-        for count in options.fit_steps
-    }
-    shown = ("psnr", "ssim", "identity", "identity_margin", "yaw_reading_error", "pair_psnr", "niqe")
-    print("\n".join(method_table({name: scores for name, (scores, _) in results.items()}, shown)))
-    print("\n".join(line for _, line in results.values()))
+    faces = held_out_faces(options.folder, seeds, options.views, model.config.image_size)
+    scores, lines = {}, []
+    for count in options.fit_steps:
+        name, sampling = (
+            f"{count} steps",
+            SamplingOptions(options.steps or model.config.sampling_steps, fit_steps=count),
+        )
+        scores[name], _ = measured_faces(model, faces, MeasureSettings(LEVEL, sampling, true_camera=False), name)
+        own, seconds = torch.tensor([own_view(model, face, sampling) for face in faces]).mean(dim=0).tolist()
+        lines.append(f"{name}: own view {own:.2f} dB, grid in {seconds:.2f} s a face")
+    print("\n".join(method_table(scores, ("psnr", "ssim", "identity", "yaw_reading_error", "pair_psnr", "niqe"))))
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -8,28 +8,24 @@ python -m benchmarks.tones --identities 24
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 import tyro
-from rich.progress import track
 from torch import Tensor
 
-from benchmarks.claims.table import method_table
 from nvb_core.checkpoint import DEFAULT_WEIGHTS, load_model
 from nvb_core.cli.worker import DtypeName, choose_dtype
-from nvb_core.model import NVBModel
 from nvb_core.sampling import SamplingOptions
-from training.evaluation.benchmark import HELD_OUT_SEED, Benchmark, BenchmarkFace, BenchmarkSettings
-from training.evaluation.measure import MeasureSettings, generate, machine_name, score
-from training.evaluation.scores import IdentityScores
+from training.evaluation.benchmark import HELD_OUT_SEED, BenchmarkFace
+from training.evaluation.measure import MeasureSettings
 from training.tones import Tone
 
+from .claims.table import method_table
+from .held_out import held_out_faces, measured_faces
+
 LEVEL = 1
-FACES_AT_ONCE = 4
 WHITE = (1.0, 1.0, 1.0)
 PANCHROMATIC, ORTHOCHROMATIC = (0.3, 0.6, 0.1), (0.1, 0.55, 0.35)
 TONES = {
@@ -70,38 +66,21 @@ def colour_of(images: Tensor) -> float:
     return float((images - images.mean(dim=-3, keepdim=True)).square().mean().sqrt()) * 255 / 2
 
 
-def measure(
-    model: NVBModel, faces: Sequence[BenchmarkFace], settings: MeasureSettings, machine: str
-) -> tuple[list[IdentityScores], float]:
-    """Scores of some faces, and the colour of their views."""
-    scores, views = [], []
-    for first in track(range(0, len(faces), FACES_AT_ONCE)):
-        batch = faces[first : first + FACES_AT_ONCE]
-        generated = generate(model, batch, settings)
-        scores += score(batch, generated, machine)
-        views.append(generated.views)
-    return scores, colour_of(torch.cat(views))
-
-
 def main(options: Options) -> None:
     """Print a table."""
-    device = torch.device("cpu")
-    model = load_model(options.weights, str(device), choose_dtype(options.dtype, device))
-    benchmark = Benchmark(options.folder, BenchmarkSettings(options.views, model.config.image_size))
+    model = load_model(options.weights, "cpu", choose_dtype(options.dtype, torch.device("cpu")))
     seeds = range(HELD_OUT_SEED, HELD_OUT_SEED + options.identities)
-    for _ in benchmark.render(seeds, os.cpu_count() or 1):
-        pass
-    faces = [benchmark.load(seed) for seed in seeds]
+    faces = held_out_faces(options.folder, seeds, options.views, model.config.image_size)
     settings = MeasureSettings(LEVEL, SamplingOptions(options.steps or model.config.sampling_steps), true_camera=False)
     results = {
-        name: measure(model, [toned(face, tone) for face in faces], settings, machine_name(device))
+        name: measured_faces(model, [toned(face, tone) for face in faces], settings, name)
         for name, tone in TONES.items()
     }
     shown = ("restored_psnr", "psnr", "ssim", "identity", "yaw_reading_error", "pair_psnr")
     print("\n".join(method_table({name: scores for name, (scores, _) in results.items()}, shown)))
-    for name, (_, colour) in results.items():
+    for name, (_, views) in results.items():
         if not TONES[name].saturation and TONES[name].gains == WHITE:
-            print(f"{name}: colour that isn't there {colour:.1f}")
+            print(f"{name}: colour that isn't there {colour_of(views):.1f}")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ python -m benchmarks.view_error --identities 6 --draws 3
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,11 +24,13 @@ from nvb_core.degradation import degrade
 from nvb_core.model import NVBModel
 from nvb_core.pipeline import ViewFeatures, build_grid, encode_faces, predict_source, sample_views
 from nvb_core.sampling import SamplingOptions, decode_latents, sample_latents
-from training.evaluation.benchmark import Benchmark, BenchmarkFace, BenchmarkSettings
+from training.evaluation.benchmark import BenchmarkFace
 from training.evaluation.measure import input_degradation
 from training.evaluation.metrics import psnr
 from training.evaluation.niqe import niqe
 from training.losses import feature_losses
+
+from .held_out import held_out_faces
 
 FIRST_SEED = 900_000
 LEVEL = 1
@@ -111,11 +112,8 @@ def measure(model: NVBModel, face: BenchmarkFace, options: Options) -> dict[str,
 def main(options: Options) -> None:
     """Print two tables."""
     model = load_model(options.weights)
-    benchmark = Benchmark(options.folder, BenchmarkSettings(options.views, model.config.image_size))
     seeds = range(FIRST_SEED, FIRST_SEED + options.identities)
-    for _ in benchmark.render(seeds, os.cpu_count() or 1):
-        pass
-    faces = [benchmark.load(seed) for seed in seeds]
+    faces = held_out_faces(options.folder, seeds, options.views, model.config.image_size)
     print(f"{'true views':<40}{'':18}NIQE {niqe(torch.cat([face.targets for face in faces])) or math.nan:.2f}")
     rows = [measure(model, face, options) for face in faces]
     for name in rows[0]:

@@ -46,9 +46,10 @@ def fitted_grid(
         timestep = model.config.schedule.train_timesteps // 2
         # Under ComfyUI's inference mode tensors can't take part in gradients; clones made outside of it can.
         with torch.inference_mode(False), torch.enable_grad():
-            wanted, start = features.at(timestep).detach().clone(), grid.at(timestep).detach().clone()
+            weights = {name: value.clone() for name, value in model.view.aggregator.named_parameters()}
+            wanted, start = features.at(timestep).clone(), grid.at(timestep).clone()
             faces = range(len(source))
-            return torch.cat([_correct(model, start[i], wanted[i], source[i], timestep, steps) for i in faces])
+            return torch.cat([_correct(model, weights, start[i], wanted[i], source[i], timestep, steps) for i in faces])
 
     @torch.no_grad()
     def compute(timestep: int) -> Tensor:
@@ -58,21 +59,30 @@ def fitted_grid(
     return TimeConditioned(compute)
 
 
-def _correct(model: NVBModel, grid: Tensor, wanted: Tensor, source: Cameras, timestep: int, steps: int) -> Tensor:
-    """Of one face's grid (C, z, y, x), for its photo's features (C, h, w): (1, C, z, y, x) float32."""
-    view = model.view
-    weights = {name: value.detach().clone() for name, value in view.aggregator.named_parameters()}
+def _correct(
+    model: NVBModel,
+    weights: dict[str, Tensor],
+    grid: Tensor,
+    wanted: Tensor,
+    source: Cameras,
+    timestep: int,
+    steps: int,
+) -> Tensor:
+    """Of one face's grid (C, z, y, x), for its photo's features (C, h, w): (1, C, z, y, x) float32.
+
+    `weights` are the depth aggregation's.
+    """
     frustum_of, inside = _frustum_operator(model, source, grid)
-    timesteps, target = torch.full((1,), timestep, device=grid.device), _normalised(wanted[None])
+    timesteps, target = torch.full((1,), timestep, device=grid.device), normalised_features(wanted[None])
     start, correction = grid[None].float(), torch.zeros_like(grid[None], dtype=torch.float32, requires_grad=True)
     optimizer = torch.optim.Adam([correction])
     for step in range(steps):
         cells = (start + correction).flatten(2)  # (1, C, g³)
         frustum = (cells @ frustum_of).to(grid.dtype).unflatten(2, inside.shape[1:])
         with sdpa_kernel(SDPBackend.MATH):  # the same from run to run, and on CPUs quicker where rays are short
-            features = functional_call(view.aggregator, weights, (frustum, inside, timesteps))
+            features = functional_call(model.view.aggregator, weights, (frustum, inside, timesteps))
         # A sum, which half precision can still tell from nothing; steps don't depend on the loss's scale.
-        loss = F.mse_loss(_normalised(features), target, reduction="sum")
+        loss = F.mse_loss(normalised_features(features), target, reduction="sum")
         (gradient,) = torch.autograd.grad(loss, correction)
         if step == 0:
             optimizer.param_groups[0]["eps"] = EPSILON * gradient.square().mean().sqrt().item() or 1.0
@@ -95,7 +105,7 @@ def _frustum_operator(model: NVBModel, source: Cameras, grid: Tensor) -> tuple[T
     return samples[0].flatten(1), inside
 
 
-def _normalised(features: Tensor) -> Tensor:
+def normalised_features(features: Tensor) -> Tensor:
     """Features (B, C, h, w) as tokens (B, h·w, C), each of mean 0 and deviation 1, float32."""
     tokens = rearrange(features, "b c h w -> b (h w) c").float()
     return F.layer_norm(tokens, tokens.shape[-1:])

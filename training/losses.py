@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nvb_core.fit import normalised_features
+
 
 def gradient_l1(output: Tensor, target: Tensor) -> Tensor:
     """L1 between horizontal and vertical pixel differences of (B, 3, H, W) images."""
@@ -17,8 +19,7 @@ def gradient_l1(output: Tensor, target: Tensor) -> Tensor:
 
 def feature_losses(predicted: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """MSE and mean (1 - cos)² between LayerNormed features (B, C, h, w), per spatial token (paper Eq. 7)."""
-    channels = predicted.shape[1]
-    a, b = (F.layer_norm(x.float().flatten(2).transpose(1, 2), (channels,)) for x in (predicted, target))
+    a, b = normalised_features(predicted), normalised_features(target)
     return F.mse_loss(a, b), (1 - F.cosine_similarity(a, b, dim=-1)).square().mean()
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from nvb_core.cameras import Cameras
 from nvb_core.config import tiny_config
 from nvb_core.errors import ConfigError
-from nvb_core.fit import EPSILON, RATE, _frustum_operator, _normalised
+from nvb_core.fit import EPSILON, RATE, _frustum_operator, normalised_features
 from nvb_core.frustum import sample_frustum
 from nvb_core.model import NVBModel
 from nvb_core.pipeline import ViewFeatures, build_grid, encode_faces, render_views
@@ -40,7 +40,7 @@ def features(model: NVBModel) -> TimeConditioned:
 def own_loss(model: NVBModel, grid: TimeConditioned, features: TimeConditioned) -> list[float]:
     """Of each face: how far its own view's features are from the photo's."""
     views = ViewFeatures(model, grid, [CAMERAS[0], CAMERAS[1]]).at(TIMESTEP, 0, 2)
-    errors = (_normalised(views) - _normalised(features.at(TIMESTEP))).square()
+    errors = (normalised_features(views) - normalised_features(features.at(TIMESTEP))).square()
     return errors.mean(dim=(1, 2)).tolist()
 
 
@@ -65,7 +65,7 @@ def test_the_first_step_goes_down_the_gradient(model: NVBModel, features: TimeCo
     grid = plain[:1].clone().requires_grad_(True)
     matrices = (m[:1, None].float() for m in (CAMERAS.cam2world, CAMERAS.intrinsics))
     views = model.view.view_features(grid, *matrices, torch.tensor([TIMESTEP]))
-    F.mse_loss(_normalised(views), _normalised(features.at(TIMESTEP)[:1])).backward()
+    F.mse_loss(normalised_features(views), normalised_features(features.at(TIMESTEP)[:1])).backward()
     assert grid.grad is not None
     epsilon = EPSILON * grid.grad.square().mean().sqrt()
     expected = -RATE * grid.grad / (grid.grad.abs() + epsilon)
