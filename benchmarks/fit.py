@@ -69,12 +69,9 @@ def main(options: Options) -> None:
     model = load_model(options.weights, "cpu", choose_dtype(options.dtype, torch.device("cpu")))
     seeds = range(FIRST_SEED, FIRST_SEED + options.identities)
     faces = held_out_faces(options.folder, seeds, options.views, model.config.image_size)
-    scores, lines = {}, []
+    steps, scores, lines = options.steps or model.config.sampling_steps, {}, []
     for count in options.fit_steps:
-        name, sampling = (
-            f"{count} steps",
-            SamplingOptions(options.steps or model.config.sampling_steps, fit_steps=count),
-        )
+        name, sampling = f"{count} steps", SamplingOptions(steps, fit_steps=count)
         scores[name], _ = measured_faces(model, faces, MeasureSettings(LEVEL, sampling, true_camera=False), name)
         own, seconds = torch.tensor([own_view(model, face, sampling) for face in faces]).mean(dim=0).tolist()
         lines.append(f"{name}: own view {own:.2f} dB, grid in {seconds:.2f} s a face")
