@@ -27,6 +27,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SAMPLING_BYTES_PER_CELL = 2 * 0.01 * 2**20
 ENCODING_BYTES_PER_PIXEL = 1767  # of one face and number: ComfyUI's figure for an encoder of this kind
 DECODING_BYTES_PER_PIXEL = 2178
+WHOLE = 1e32  # bytes; what ComfyUI itself gives a network that is to be loaded as a whole
 VIEWS_AT_ONCE = 8  # to make room for; a chunk of any size that doesn't fit is halved
 
 log = logging.getLogger(__name__)
@@ -106,13 +107,16 @@ def managed(module: nn.Module) -> ModelPatcher:
 def ready(*patchers: Any, memory_bytes: float = 0) -> None:
     """Have networks on their device, with room to work; nothing is loaded twice.
 
-    Networks of ComfyUI's own layers may stay off the device in part, if they don't fit; diffusers' can't run then.
+    Networks of ComfyUI's own layers may stay off the device in part, if they don't fit; diffusers' can't run then, and
+    are loaded whole even where ComfyUI wouldn't: with `--novram`, or for want of room for what they compute.
     """
     whole = [patcher for patcher in patchers if not runs_in_parts(patcher.model)]
     if whole:
         memory.load_models_gpu(whole, memory_required=memory_bytes, force_full_load=True)
     if len(whole) < len(patchers):
         memory.load_models_gpu(list(patchers), memory_required=memory_bytes)
+    for patcher in whole:
+        patcher.partially_load(patcher.load_device, extra_memory=WHOLE)
 
 
 def runs_in_parts(module: nn.Module) -> bool:

@@ -87,6 +87,12 @@ def test_encoder_and_view_model_run_from_offloaded_weights(client: Client, graph
     assert shown["difference"] == [0.0]
 
 
+def test_the_denoiser_is_loaded_whole_without_vram(client: Client, graph: Graph) -> None:
+    graph.add("NVBProbeNoVRAM", graph.add("NVBLoader").output("NVB_DENOISER"))
+    by_core, by_pack = client.run_well(graph.prompt).shown("NVBProbeNoVRAM")["left"]
+    assert (by_core > 100, by_pack) == (True, 0)
+
+
 def test_a_restored_face_goes_back_into_its_photo(client: Client, graph: Graph) -> None:
     stages = staged(graph, yaws=(0,))
     crop = stages.crop.output("NVB_CROP")

@@ -45,6 +45,12 @@ class NodeOutput:
 class ModelPatcher:
     def __init__(self, model: torch.nn.Module, load_device: torch.device, offload_device: torch.device) -> None:
         self.model, self.load_device, self.offload_device = model, load_device, offload_device
+        self.more_memory: list[float] = []
+
+    def partially_load(self, device_to: torch.device, extra_memory: float = 0) -> float:
+        assert device_to == self.load_device
+        self.more_memory.append(extra_memory)
+        return 0
 
 
 class CastingLayer:

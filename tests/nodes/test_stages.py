@@ -95,6 +95,8 @@ def test_only_what_samples_is_loaded_and_diffusers_networks_wholly(
     pack.server.loaded.clear()
     pack.node("NVBDecode").execute(parts.vae, {"samples": torch.zeros(1, 4, 4, 4)}, False, 1.0)
     assert pack.server.loaded == [([parts.vae.patcher], True)]
+    assert all(patcher.more_memory[-1] > 2**60 for patcher in (parts.denoiser.patcher, parts.vae.patcher))
+    assert not any(patcher.more_memory for patcher in in_parts)
 
 
 def test_the_parts_hold_each_weight_once(pack: Pack, parts: SimpleNamespace, model: Any) -> None:

@@ -184,6 +184,46 @@ class ProbeOffload:
         return {"ui": {"fetched": [fetched], "difference": [difference]}}
 
 
+class ProbeNoVRAM:
+    """Loads a copy of the denoiser as under `--novram`, onto a device without memory, by core alone and by the pack.
+
+    Shows how many tensors each leaves behind.
+    """
+
+    @classmethod
+    def INPUT_TYPES(cls):  # noqa: N802
+        return {"required": {"denoiser": ("NVB_DENOISER",)}}
+
+    RETURN_TYPES = ()
+    OUTPUT_NODE = True
+    FUNCTION = "load"
+    CATEGORY = "tests"
+
+    def load(self, denoiser):
+        import copy
+        from unittest import mock
+
+        import comfy.model_management as memory
+        from comfy.model_patcher import ModelPatcher
+
+        package = type(denoiser.patcher.model).__module__
+        patcher = ModelPatcher(copy.deepcopy(denoiser.patcher.model), torch.device("meta"), torch.device("cpu"))
+
+        def left():
+            return sum(not tensor.is_meta for tensor in patcher.model.parameters())
+
+        with (
+            mock.patch.object(memory, "vram_state", memory.VRAMState.NO_VRAM),
+            mock.patch.object(memory, "get_free_memory", return_value=2**40),
+            mock.patch.object(memory, "free_memory", return_value=[]),
+            mock.patch.object(memory, "current_loaded_models", []),
+        ):
+            memory.load_models_gpu([patcher], force_full_load=True)
+            by_core = left()
+            sys.modules[package].ready(patcher)
+        return {"ui": {"left": [by_core, left()]}}
+
+
 class ProbeSDModel:
     """A Stable Diffusion U-Net of any width as core's MODEL; core's own loader knows only the published widths."""
 
@@ -315,6 +355,7 @@ NODE_CLASS_MAPPINGS = {
     "NVBProbeLatentDifference": ProbeLatentDifference,
     "NVBProbeRecognised": ProbeRecognised,
     "NVBProbeOffload": ProbeOffload,
+    "NVBProbeNoVRAM": ProbeNoVRAM,
     "NVBProbeText": ProbeText,
     "NVBProbeImage": ProbeImage,
     "NVBProbeLatent": ProbeLatent,
