@@ -185,7 +185,7 @@ class ProbeOffload:
 
 
 class ProbeNoVRAM:
-    """Loads a copy of the denoiser as under `--novram`, onto a device without memory, by core alone and by the pack.
+    """Loads a new denoiser as under `--novram`, onto a device without memory, by core alone and by the pack.
 
     Shows how many tensors each leaves behind.
     """
@@ -200,14 +200,14 @@ class ProbeNoVRAM:
     CATEGORY = "tests"
 
     def load(self, denoiser):
-        import copy
         from unittest import mock
 
         import comfy.model_management as memory
         from comfy.model_patcher import ModelPatcher
 
-        package = type(denoiser.patcher.model).__module__
-        patcher = ModelPatcher(copy.deepcopy(denoiser.patcher.model), torch.device("meta"), torch.device("cpu"))
+        networks = sys.modules[type(denoiser.patcher.model).__module__]
+        model, _ = networks.load_networks(sys.modules[networks.load_model.__module__].DEFAULT_WEIGHTS, "auto", None)
+        patcher = ModelPatcher(networks.Denoiser(model), torch.device("meta"), torch.device("cpu"))
 
         def left():
             return sum(not tensor.is_meta for tensor in patcher.model.parameters())
@@ -220,7 +220,7 @@ class ProbeNoVRAM:
         ):
             memory.load_models_gpu([patcher], force_full_load=True)
             by_core = left()
-            sys.modules[package].ready(patcher)
+            networks.ready(patcher)
         return {"ui": {"left": [by_core, left()]}}
 
 
