@@ -49,6 +49,9 @@ class CropJitter:
         return canonical if keep else CropBox(canonical.center_x + dx, canonical.center_y + dy, size, roll)
 
 
+CANONICAL = CropJitter(probability=0.0)
+
+
 @dataclass(frozen=True, eq=False)
 class RestorationBatch:
     """Step 1: degraded and clean crops of the same pictures, float32 in [-1, 1], and their cameras."""
@@ -71,7 +74,7 @@ class RestorationBatch:
 
 @dataclass(frozen=True, eq=False)
 class ViewBatch:
-    """Step 2: one degraded, jittered input per face and N canonical views of the same face."""
+    """Step 2: one degraded, jittered input per face and N views of the same face, by default canonical ones."""
 
     lq: Tensor  # (B, 3, S, S) float32 in [-1, 1]
     source_cameras: Tensor  # (B, 16) camera vectors of lq
@@ -179,32 +182,33 @@ def sample_view_batch(
     source_target_probability: float = 0.1,
     degrade_later: bool = False,
     tones: ToneJitter = TRUE_COLOURS,
+    target_jitter: CropJitter = CANONICAL,
 ) -> ViewBatch:
     """Step 2: random subjects, a random source image and `views` other images of each; half of the faces mirrored,
     all pictures of a face in one tone.
 
     Only images whose cameras are known are used. With source_target_probability (chosen) the first target is the
-    source's own picture, uncropped. With degrade_later pictures are left to be degraded by the batch's `completed`.
-    Raises ConfigError if no subject has more than `views` such images.
+    source's own picture: as a canonical crop, or if targets are jittered, cropped as the source is. With degrade_later
+    pictures are left to be degraded by the batch's `completed`. Raises ConfigError if no subject has more than `views`
+    such images.
     """
     chosen = _choose_views(folder, faces, views, rng, source_target_probability)  # (B, 1 + N), source first
     mirror = _coin(rng, faces)
     parts = folder.by_source(chosen[:, 0])
-    boxes = _jittered_boxes(parts, faces, rng, jitter)
-    sources, targets = (torch.empty(faces, n, 3, folder.size, folder.size) for n in (1, views))
-    vectors = torch.empty(faces, 1 + views, 16)
+    boxes = [_jittered_boxes(parts, faces, rng, jitter)]  # of the photos; then of their targets, if they are jittered
+    if target_jitter.probability:
+        boxes += [_jittered_boxes(parts, faces, rng, target_jitter) for _ in range(views)]
+        own = chosen[:, 1] == chosen[:, 0]
+        boxes[1] = [photo if same else target for photo, target, same in zip(*boxes[:2], own, strict=True)]
+    pictures, vectors = torch.empty(faces, 1 + views, 3, folder.size, folder.size), torch.empty(faces, 1 + views, 16)
     for source, rows, first in parts:
         local = first[:, None] + torch.from_numpy(chosen[rows] - chosen[rows, :1])
         images, cameras = _mirrored_views(source, local, mirror[rows])
-        centred = crop_cameras(cameras, source.canonical_box, source.side, source.side)
-        vectors[rows] = centred.to_vector().unflatten(0, (-1, views + 1))
-        picked = [boxes[row] for row in rows]
-        sources[rows, 0], cropped = jittered_crops(images[:, 0], cameras[:: views + 1], picked, folder.size)
-        vectors[rows, 0] = cropped.to_vector()
-        targets[rows] = source.canonical_crops(images[:, 1:].flatten(0, 1), folder.size).unflatten(0, (-1, views))
+        picked = [[of_view[row] for row in rows] for of_view in boxes]
+        pictures[rows], vectors[rows] = _view_crops(source, images, cameras, picked, folder.size)
 
     pending = tuple(sample_degradation(rng, ranges) for _ in range(faces))
-    sources, targets = tones(torch.cat([sources, targets], dim=1), rng).split([1, views], dim=1)
+    sources, targets = tones(pictures, rng).split([1, views], dim=1)
     batch = ViewBatch(
         lq=sources[:, 0],
         source_cameras=vectors[:, 0],
@@ -216,6 +220,26 @@ def sample_view_batch(
         pending=pending,
     )
     return batch if degrade_later else batch.completed()
+
+
+def _view_crops(
+    source: FaceSource, images: Tensor, cameras: Cameras, boxes: Sequence[Sequence[CropBox]], size: int
+) -> tuple[Tensor, Tensor]:
+    """Crops (B, V, 3, size, size) of a source's images (B, V, 3, H, H), and their camera vectors (B, V, 16).
+
+    Cameras (B·V) are the images'. Boxes are for each of the first views one per face; the other views are canonical.
+    """
+    faces, views = images.shape[:2]
+    canonical = crop_cameras(cameras, source.canonical_box, source.side, source.side)
+    vectors = canonical.to_vector().unflatten(0, (-1, views))
+    crops = torch.empty(faces, views, 3, size, size)
+    for view, of_view in enumerate(boxes):
+        crops[:, view], exact = jittered_crops(images[:, view], cameras[view::views], of_view, size)
+        vectors[:, view] = exact.to_vector()
+    rest = images[:, len(boxes) :]
+    if rest.numel():
+        crops[:, len(boxes) :] = source.canonical_crops(rest.flatten(0, 1), size).unflatten(0, (faces, -1))
+    return crops, vectors
 
 
 def _mirrored_views(source: FaceSource, indices: Tensor, mirror: Tensor) -> tuple[Tensor, Cameras]:

@@ -291,6 +291,9 @@ class Step2Options(RunOptions):
     """Weight of the cosine term within the feature loss."""
     camera_weight: float = 1.0
     """Weight of the camera loss."""
+    loose_targets: float = 0.0
+    """How often a target view is cropped as loosely as photos are (chosen), so that views hold from rolled, zoomed and
+    shifted cameras too; where it is above 0, a photo's own view is cropped as the photo."""
     latent_cache: Path | None = None
     """Folder for latents of the targets, encoded once instead of in every step and rounded to float16; where several
     machines train, on storage that all see."""
@@ -310,6 +313,10 @@ class Step2Options(RunOptions):
             raise ConfigError("latent_cache is for the diffusion loss, and denoised_views is 0; leave it out")
         if self.latent_cache and self.tone_probability:
             raise ConfigError("latent_cache keeps latents of pictures as they are; leave it or tone_probability out")
+        if not 0 <= self.loose_targets <= 1:
+            raise ConfigError(f"loose_targets is {self.loose_targets}, must be in 0–1")
+        if self.latent_cache and self.loose_targets:
+            raise ConfigError("latent_cache keeps latents of canonical crops; leave it or loose_targets out")
         if not 0 <= self.true_camera_probability <= 1:
             raise ConfigError(f"true_camera_probability is {self.true_camera_probability}, must be in 0–1")
 

@@ -20,7 +20,7 @@ from nvb_core.frustum import matrices_from_vector
 from nvb_core.model import NVBModel
 from nvb_core.pipeline import SamplingOptions, render_cameras
 
-from .batches import ViewBatch, batch_generator, sample_view_batch
+from .batches import CropJitter, ViewBatch, batch_generator, sample_view_batch
 from .command import run_command
 from .data.load import load_faces
 from .economy import economise
@@ -104,8 +104,12 @@ class Step2Stage:
         self.cache = self._latent_cache()
         economise(self.model, options)
         self.network = Step2Network(self.model, options)
-        tones = ToneJitter(options.tone_probability)
-        self.draw = functools.partial(sample_view_batch, ranges=PRESETS[options.degradation], tones=tones)
+        self.draw = functools.partial(
+            sample_view_batch,
+            ranges=PRESETS[options.degradation],
+            tones=ToneJitter(options.tone_probability),
+            target_jitter=CropJitter(probability=options.loose_targets),
+        )
 
     def _latent_cache(self) -> LatentCache | None:
         config, directory = self.model.config, self.options.latent_cache

@@ -169,6 +169,24 @@ def test_view_batch_may_target_the_source(folder: FaceFolder) -> None:
     torch.testing.assert_close(batch.target_cameras[:, 0], batch.source_cameras)
 
 
+def test_targets_may_be_cropped_loosely(folder: FaceFolder) -> None:
+    def batch(target_jitter: CropJitter) -> ViewBatch:
+        key = batch_generator(0, 0, 0)
+        return sample_view_batch(folder, 8, 3, key, ALWAYS, CLEAN, 0.5, target_jitter=target_jitter)
+
+    loose, canonical = batch(ALWAYS), batch(NEVER)
+    assert_dots(loose.targets.flatten(0, 1), loose.target_cameras.flatten(0, 1))
+    assert torch.equal(loose.lq, canonical.lq)
+    assert torch.equal(loose.target_images, canonical.target_images)
+    different = (loose.target_cameras - canonical.target_cameras).abs().amax(dim=2) > 1e-3
+    assert different.all()
+    own = (loose.target_cameras[:, 0] == loose.source_cameras).all(dim=1)
+    assert 0 < int(own.sum()) < 8
+    torch.testing.assert_close(loose.targets[own, 0], loose.lq[own])
+    some = batch(CropJitter(probability=0.5)).target_cameras - canonical.target_cameras
+    assert 0 < int((some.abs().amax(dim=2) > 1e-3).sum()) < 24
+
+
 def test_pictures_of_a_face_are_toned_alike_before_they_are_degraded(folder: FaceFolder) -> None:
     plain, toned = (
         sample_view_batch(folder, 4, 2, batch_generator(0, 0, 0), NEVER, CLEAN, 1.0, tones=tones)

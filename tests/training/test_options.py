@@ -57,6 +57,7 @@ def test_values_outside_their_range_are_named(stage: str, name: str, value: Any)
         ("views", 0),
         ("denoised_views", -1),
         ("denoised_views", 5),
+        ("loose_targets", 1.1),
         ("feature_weight", -1.0),
         ("cosine_weight", -1.0),
         ("camera_weight", -1.0),
@@ -83,6 +84,8 @@ def test_latents_are_cached_only_for_the_diffusion_loss(tmp_path: Path) -> None:
 def test_latents_in_other_tones_are_not_cached(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="leave it or tone_probability out"):
         make("step2", denoised_views=1, latent_cache=tmp_path, tone_probability=0.5)
+    with pytest.raises(ConfigError, match="leave it or loose_targets out"):
+        make("step2", denoised_views=1, latent_cache=tmp_path, loose_targets=0.5)
 
 
 @pytest.mark.parametrize("name", ["gradient_weight", "latent_noise", "latent_weight"])

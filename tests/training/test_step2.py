@@ -63,6 +63,13 @@ def test_bf16_autocast_keeps_weights_and_losses_in_float32(tmp_path: Path, faces
     assert rounded["loss"] != exact["loss"]
 
 
+def test_shows_targets_loosely_cropped_on_demand(
+    stage: Step2Stage, tmp_path: Path, faces: Path, tiny_checkpoint: Path
+) -> None:
+    loose = Step2Stage(options(tmp_path, faces, tiny_checkpoint, loose_targets=1.0), rank=0)
+    assert not torch.equal(loose.make_batch(0).target_cameras, stage.make_batch(0).target_cameras)
+
+
 def test_loss_is_made_of_its_parts(stage: Step2Stage, tmp_path: Path, faces: Path, tiny_checkpoint: Path) -> None:
     weights = {"feature_weight": 3.0, "cosine_weight": 0.25, "camera_weight": 7.0}
     got = network(stage, tmp_path, faces, tiny_checkpoint, **weights)(stage.make_batch(0), generator())
