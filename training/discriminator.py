@@ -61,7 +61,7 @@ def adversarial_loss(discriminator: nn.Module, made: Tensor) -> Tensor:
     return -functional_call(discriminator, frozen, (made,)).float().mean()
 
 
-def balance(loss: Tensor, other: Tensor, pictures: Tensor, count: int) -> Tensor:
-    """The factor (detached) that makes the gradient of `other` to the first `count` pictures as long as `loss`'s."""
-    lengths = [torch.autograd.grad(value, pictures, retain_graph=True)[0][:count].norm() for value in (loss, other)]
+def balance(loss: Tensor, other: Tensor, pictures: Tensor) -> Tensor:
+    """The factor (detached) that makes the gradient of `other` to the pictures as long as that of `loss`."""
+    lengths = [torch.autograd.grad(value, pictures, retain_graph=True)[0].norm() for value in (loss, other)]
     return (lengths[0] / lengths[1].clamp_min(1e-12)).detach()

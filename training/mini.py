@@ -22,13 +22,7 @@ from .state import read_progress
 
 SHARES = {"vae": 0.2, "step1": 0.45, "step2": 0.25, "decoder": 0.1}
 """Each stage's part of the time: restoration learns slowest."""
-SHARPEN: dict[str, Any] = {
-    "decoder_only": True,
-    "adversarial_weight": 1.0,
-    "view_share": 0.5,
-    "denoised_share": 0.25,
-    "lr": 5e-4,
-}
+SHARPEN: dict[str, Any] = {"decoder_only": True, "adversarial_weight": 1.0, "denoised_share": 0.5, "lr": 5e-4}
 """Of the last stage, in which the decoder alone learns to finish what the denoiser leaves soft."""
 
 MAKE_HEADS = "nvb-face heads --count 1000 --views 8 --size 128 --margin 1.25 --out"

@@ -180,9 +180,6 @@ class VAEOptions(RunOptions):
     denoised_share: float = 0.0
     """Share of a batch whose latents are what the model's own denoiser makes of degraded copies, not the pictures'
     own, so that the decoder learns to finish what it will be given; with `decoder_only`."""
-    view_share: float = 0.0
-    """Share of a batch whose latents are those of views that the model draws through the 3D grid, which are softer
-    still; with `decoder_only`."""
     strength: float = 1.0
     """How far the exported weights go from those of `init` to the trained ones. Less sharpness than was trained costs
     less PSNR; a finished run is exported anew by running it again with another strength."""
@@ -198,13 +195,10 @@ class VAEOptions(RunOptions):
             "latent_channels",
             "adversarial_weight",
         )
-        for name in ("denoised_share", "view_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}, must be in 0–1")
-            if getattr(self, name) and not self.decoder_only:
-                raise ConfigError(f"{name} needs the latents that the denoiser knows; add --decoder-only")
-        if self.denoised_share + self.view_share > 1:
-            raise ConfigError(f"denoised_share {self.denoised_share} and view_share {self.view_share} add up to over 1")
+        if not 0 <= self.denoised_share <= 1:
+            raise ConfigError(f"denoised_share is {self.denoised_share}, must be in 0–1")
+        if self.denoised_share and not self.decoder_only:
+            raise ConfigError("denoised_share needs the latents that the denoiser knows; add --decoder-only")
         if not 0 < self.strength <= 1:
             raise ConfigError(f"strength is {self.strength}, must be above 0 and at most 1")
         if self.strength < 1 and not self.decoder_only:

@@ -2,7 +2,7 @@
 
 accelerate launch -m training.vae --preset mini --data data/heads --out runs/vae
 accelerate launch -m training.vae --init runs/step2/model.safetensors --data data/heads --out runs/decoder \
-    --decoder-only --adversarial-weight 1 --view-share 0.5 --denoised-share 0.25
+    --decoder-only --adversarial-weight 1 --denoised-share 0.5
 """
 
 from __future__ import annotations
@@ -19,22 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nvb_core.autoencoder import Autoencoder
-from nvb_core.cameras import Cameras
 from nvb_core.config import PRESETS, ModelConfig
 from nvb_core.errors import ConfigError
 from nvb_core.model import NVBModel
-from nvb_core.pipeline import ViewFeatures, build_grid, encode_faces, predict_source, sample_views
-from nvb_core.sampling import SamplingOptions
 
-from .batches import (
-    CropJitter,
-    RestorationBatch,
-    ViewBatch,
-    batch_generator,
-    sample_crops,
-    sample_restoration_batch,
-    sample_view_batch,
-)
+from .batches import CropJitter, RestorationBatch, batch_generator, sample_crops, sample_restoration_batch
 from .command import run_command
 from .data import FaceFolder
 from .data.load import load_faces
@@ -61,15 +50,10 @@ class ImageBatch:
     images: Tensor  # (B, 3, S, S) in [-1, 1]
 
 
-Batch = ImageBatch | RestorationBatch | ViewBatch
-
-
 class VAENetwork(nn.Module):
     """Reconstruction loss of an autoencoder whose latents get a little noise; on demand a discriminator's as well.
 
-    Where a batch has photos of the faces, the first `view_share` of its pictures are decoded from latents of views that
-    the model draws, the next `denoised_share` from what its denoiser makes of degraded copies. The discriminator then
-    judges these alone: what the picture's own latents give is to be like the picture.
+    Of a batch with degraded copies the first `denoised_share` are decoded from what the model's denoiser makes of them.
     """
 
     def __init__(self, model: NVBModel, options: VAEOptions) -> None:
@@ -81,61 +65,31 @@ class VAENetwork(nn.Module):
             self.vae.kl.encoder.requires_grad_(False)
             self.vae.kl.quant_conv.requires_grad_(False)
 
-    def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    def forward(self, batch: ImageBatch | RestorationBatch, generator: torch.Generator) -> dict[str, Tensor]:
         """L1 + gradient L1 + square error + a bound on the latents; `psnr` in dB is logged.
 
         Where gradients are taken, with a discriminator its own loss and the adversarial one are added.
         """
-        options, images = self.options, clean_pictures(batch)
+        options = self.options
+        images = batch.target if isinstance(batch, RestorationBatch) else batch.images
         raw = self.vae.encode_raw(images).float()
         deviation = raw.detach().std(dim=(0, 2, 3), keepdim=True)
         bound = options.latent_weight * raw.square().mean()
-        made = self._made_latents(batch, raw.detach(), generator)
-        raw = torch.cat([made, raw[len(made) :]])
+        if isinstance(batch, RestorationBatch):
+            count = math.ceil(options.denoised_share * len(images))
+            raw = torch.cat([denoised(self.model, batch.lq[:count], raw[:count], generator), raw[count:]])
         noise = torch.randn(raw.shape, generator=generator, device=raw.device)
         output = self.vae.decode_raw(raw + options.latent_noise * deviation * noise).float()
         l1, gradient, square = F.l1_loss(output, images), gradient_l1(output, images), F.mse_loss(output, images)
         loss = l1 + options.gradient_weight * gradient + options.square_weight * square
         losses = {"l1": l1, "gradient": gradient, "psnr": 10 * torch.log10(4 / square.detach())}
         if self.discriminator is not None and torch.is_grad_enabled():
-            judged = len(made) or len(output)
-            fooling = adversarial_loss(self.discriminator, output[:judged])
-            hinge, slope = discriminator_losses(self.discriminator, images, output[:judged], generator)
-            share = options.adversarial_weight * balance(loss, fooling, output, judged) * skill(hinge)
+            fooling = adversarial_loss(self.discriminator, output)
+            hinge, slope = discriminator_losses(self.discriminator, images, output, generator)
+            share = options.adversarial_weight * balance(loss, fooling, output) * skill(hinge)
             loss = loss + share * fooling + hinge + slope
             losses |= {"adversarial": fooling, "hinge": hinge, "slope": slope}
         return {"loss": loss + bound, **losses}
-
-    def _made_latents(self, batch: Batch, raw: Tensor, generator: torch.Generator) -> Tensor:
-        """Raw latents (K, Z, h, w) that the model makes instead of the first K of the pictures' own."""
-        if isinstance(batch, ImageBatch):
-            return raw[:0]
-        views = math.ceil(self.options.view_share * len(raw))
-        end = min(len(raw), views + math.ceil(self.options.denoised_share * len(raw)))
-        degraded = batch.degraded_targets[:, 0] if isinstance(batch, ViewBatch) else batch.lq
-        parts = [denoised(self.model, degraded[views:end], raw[views:end], generator)] if end > views else []
-        if isinstance(batch, ViewBatch):
-            parts.insert(0, drawn(self.model, batch.lq[:views], batch.target_cameras[:views, 0], generator))
-        return torch.cat(parts)
-
-
-def clean_pictures(batch: Batch) -> Tensor:
-    """(B, 3, S, S) in [-1, 1]; of each face's views the first."""
-    if isinstance(batch, ViewBatch):
-        return batch.targets[:, 0]
-    return batch.target if isinstance(batch, RestorationBatch) else batch.images
-
-
-@torch.no_grad()
-def drawn(model: NVBModel, lq: Tensor, cameras: Tensor, generator: torch.Generator) -> Tensor:
-    """Raw latents (B, Z, h, w) of one view of each photo lq (B, 3, S, S), from camera vectors (B, 16), in as many steps
-    as the model takes by default; no grid is fitted, which takes a second a face."""
-    seed = int(torch.randint(2**31, (), generator=generator, device=generator.device))
-    features = encode_faces(model, lq)
-    grid = build_grid(model, features, predict_source(model, features))
-    views = ViewFeatures(model, grid, [Cameras.from_vector(camera[None].cpu().double()) for camera in cameras])
-    latents = sample_views(model, views, SamplingOptions(model.config.sampling_steps, seed=seed))
-    return latents * model.vae.latent_std[:, None, None] + model.vae.latent_mean[:, None, None]
 
 
 @torch.no_grad()
@@ -155,32 +109,26 @@ class VAEStage:
     def __init__(self, options: VAEOptions, rank: int) -> None:
         torch.manual_seed(options.seed)
         self.model = start_model(options.init) if options.init else NVBModel(complete_preset(options.preset))
-        for share, stage in (("denoised_share", "step1"), ("view_share", "step2")):
-            if getattr(options, share) and stage not in self.model.metadata["training"]:
-                raise ConfigError(f"{options.init}: {stage} hasn't trained it; leave --{share.replace('_', '-')} out")
+        if options.denoised_share and "step1" not in self.model.metadata["training"]:
+            raise ConfigError(f"{options.init}: its denoiser isn't trained (no step 1); leave --denoised-share out")
         if options.latent_channels:
             self.model = widen_latents(self.model, options.latent_channels)
         self.options, self.tones = options, ToneJitter(options.tone_probability)
         self.folder = load_faces(options, self.model.config.image_size, rank)
-        if options.view_share:
-            self.folder.require_views(1)
-        self.shown, self.validation_source = validation_faces(options, self.folder, rank, int(options.view_share > 0))
+        self.shown, self.validation_source = validation_faces(options, self.folder, rank)
         economise(self.model, options)
         self.network = VAENetwork(self.model, options)
 
-    def make_batch(self, index: int) -> Batch:
-        """Jittered clean crops, with degraded copies if the decoder learns from denoised latents; if it learns from
-        views, one view of each face and a degraded photo from elsewhere."""
+    def make_batch(self, index: int) -> ImageBatch | RestorationBatch:
+        """Jittered clean crops, with degraded copies if the decoder learns from denoised latents."""
         return self._draw(self.folder, batch_generator(self.options.seed, index, 0))
 
-    def make_validation_batch(self, index: int) -> Batch:
+    def make_validation_batch(self, index: int) -> ImageBatch | RestorationBatch:
         """As for training, from draws that it doesn't make."""
         return self._draw(self.shown, batch_generator(self.options.seed, index, VALIDATION_STREAM))
 
-    def _draw(self, faces: FaceFolder, rng: np.random.Generator) -> Batch:
+    def _draw(self, faces: FaceFolder, rng: np.random.Generator) -> ImageBatch | RestorationBatch:
         batch_size, later = self.options.batch_size, self.options.degrade_on == "device"
-        if self.options.view_share:
-            return sample_view_batch(faces, batch_size, 1, rng, JITTER, degrade_later=later, tones=self.tones)
         if self.options.denoised_share:
             return sample_restoration_batch(faces, batch_size, rng, JITTER, degrade_later=later, tones=self.tones)
         crops = sample_crops(faces, batch_size, rng, JITTER)[0]

@@ -17,21 +17,17 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from nvb_core.cameras import Cameras
 from nvb_core.checkpoint import save_model
 from nvb_core.config import tiny_config
 from nvb_core.errors import ConfigError
 from nvb_core.model import NVBModel
-from nvb_core.pipeline import render_cameras
-from nvb_core.sampling import SamplingOptions
-from training import vae
-from training.batches import RestorationBatch, ViewBatch
+from training.batches import RestorationBatch
 from training.command import run_command
 from training.export import start_model
 from training.options import VAEOptions
 from training.state import read_progress
 from training.step1 import DenoisingTarget
-from training.vae import ImageBatch, VAENetwork, VAEStage, complete_preset, denoised, drawn, measure_latents, train
+from training.vae import ImageBatch, VAENetwork, VAEStage, complete_preset, denoised, measure_latents, train
 
 pytestmark = pytest.mark.usefixtures("accelerate_reset", "tiny_preset")
 
@@ -151,12 +147,6 @@ def test_more_latent_channels_start_from_what_is_known(tmp_path: Path, faces: Pa
         ({"adversarial_weight": -1.0}, "adversarial_weight is -1.0, must not be negative"),
         ({"denoised_share": 1.5}, "denoised_share is 1.5, must be in 0–1"),
         ({"denoised_share": 0.5}, "denoised_share needs the latents .* --decoder-only"),
-        ({"view_share": -0.5}, "view_share is -0.5, must be in 0–1"),
-        ({"view_share": 0.5}, "view_share needs the latents .* --decoder-only"),
-        (
-            {"view_share": 0.5, "denoised_share": 0.75, "decoder_only": True, "init": Path("x")},
-            "denoised_share 0.75 and view_share 0.5 add up to over 1",
-        ),
     ],
 )
 def test_latents_are_kept_or_changed(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -196,21 +186,9 @@ def restoring_checkpoint(tmp_path: Path, tiny_checkpoint: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def drawing_checkpoint(tmp_path: Path, tiny_checkpoint: Path) -> Path:
-    """The same tiny model, as step 2 would leave it."""
-    path = tmp_path / "drawing.safetensors"
-    save_model(start_model(tiny_checkpoint), path, {"vae": {"steps": 0}, "step1": {"steps": 0}, "step2": {"steps": 0}})
-    return path
-
-
-def test_a_denoiser_that_isnt_trained_is_no_teacher(
-    tmp_path: Path, faces: Path, tiny_checkpoint: Path, restoring_checkpoint: Path
-) -> None:
-    with pytest.raises(ConfigError, match=r"step1 hasn't trained it; leave --denoised-share out"):
+def test_a_denoiser_that_isnt_trained_is_no_teacher(tmp_path: Path, faces: Path, tiny_checkpoint: Path) -> None:
+    with pytest.raises(ConfigError, match=r"its denoiser isn't trained .* leave --denoised-share out"):
         VAEStage(options(tmp_path, faces, init=tiny_checkpoint, **SHARP), rank=0)
-    with pytest.raises(ConfigError, match=r"step2 hasn't trained it; leave --view-share out"):
-        VAEStage(options(tmp_path, faces, init=restoring_checkpoint, **{**SHARP, "view_share": 0.5}), rank=0)
 
 
 def test_a_discriminator_trains_along_and_is_left_behind(
@@ -379,49 +357,3 @@ def test_a_damaged_picture_ends_with_one_line(
     monkeypatch.setattr(sys, "argv", ["vae", *flags(tmp_path / "out", folder)])
     assert run_command(VAEOptions, train, "training.vae") == 2
     assert "00000000/00.png: not a readable image" in capsys.readouterr().err.splitlines()[-1]
-
-
-def test_a_share_of_the_pictures_are_views_that_the_model_draws(
-    tmp_path: Path, faces: Path, drawing_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shares = {"view_share": 0.5, "denoised_share": 0.25}
-    plan = options(tmp_path, faces, init=drawing_checkpoint, batch_size=4, latent_noise=0.0, **{**SHARP, **shares})
-    stage = VAEStage(plan, rank=0)
-    batch = stage.make_batch(0)
-    assert isinstance(batch, ViewBatch)
-    model, generator = stage.model, torch.Generator().manual_seed(0)
-    seed = int(torch.randint(2**31, (), generator=torch.Generator().manual_seed(1)))
-    sampling = SamplingOptions(model.config.sampling_steps, seed=seed)
-    cameras = [Cameras.from_vector(camera) for camera in batch.target_cameras[:2].double()]
-    decoded: list[Tensor] = []
-    decode = model.vae.decode_raw
-    monkeypatch.setattr(model.vae, "decode_raw", lambda raw: (decoded.append(raw), decode(raw))[1])
-
-    latents = drawn(model, batch.lq[:2], batch.target_cameras[:2, 0], torch.Generator().manual_seed(1))
-    torch.testing.assert_close(
-        decode(latents).clamp(-1, 1), render_cameras(model, batch.lq[:2], cameras, sampling), rtol=0, atol=1e-4
-    )
-    decoded.clear()
-    stage.network(batch, generator)["loss"].backward()
-    own = model.vae.encode_raw(batch.targets[:, 0])
-    same = [torch.allclose(a, b, atol=1e-5) for a, b in zip(decoded[0], own, strict=True)]
-    assert same == [False, False, False, True]
-
-
-def test_the_discriminator_judges_only_what_the_model_made(
-    tmp_path: Path, faces: Path, restoring_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stage = VAEStage(options(tmp_path, faces, init=restoring_checkpoint, batch_size=4, **SHARP), rank=0)
-    judged: list[Tensor] = []
-    monkeypatch.setattr(vae, "adversarial_loss", lambda net, made: (judged.append(made), made.mean())[1])
-    stage.network(stage.make_batch(0), torch.Generator().manual_seed(0))
-    assert len(judged[0]) == 2
-
-
-def test_training_on_views_resumes(tmp_path: Path, faces: Path, drawing_checkpoint: Path) -> None:
-    settings = {**SHARP, "init": drawing_checkpoint, "view_share": 0.5, "validate_every": 2}
-    train(options(tmp_path / "whole", faces, **settings))
-    train(options(tmp_path / "parts", faces, **settings, max_minutes=1e-9))
-    train(options(tmp_path / "parts", faces, **settings))
-    whole, parts = (load_file(tmp_path / name / "state.safetensors") for name in ("whole", "parts"))
-    assert all(torch.equal(whole[name], parts[name]) for name in whole)
