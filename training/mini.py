@@ -25,6 +25,9 @@ SHARES = {"vae": 0.2, "step1": 0.45, "step2": 0.25, "decoder": 0.1}
 SHARPEN: dict[str, Any] = {"decoder_only": True, "adversarial_weight": 1.0, "denoised_share": 0.5, "lr": 5e-4}
 """Of the last stage, in which the decoder alone learns to finish what the denoiser leaves soft."""
 
+LOOSE_TARGETS = 0.25
+"""Of step 2: views from all cameras, not only those that frame the head canonically (`benchmarks.framing`)."""
+
 MAKE_HEADS = "nvb-face heads --count 1000 --views 8 --size 128 --margin 1.25 --out"
 
 
@@ -77,7 +80,8 @@ def train(options: Options) -> Path:
         minutes = options.minutes * SHARES[name]
         return {"data": options.data, "seed": options.seed, "out": options.out / name, "budget_minutes": minutes}
 
-    step2_options = Step2Options(**stage("step2"), init=options.out / "step1" / MODEL_NAME)
+    init = options.out / "step1" / MODEL_NAME
+    step2_options = Step2Options(**stage("step2"), init=init, loose_targets=LOOSE_TARGETS)
     step2_options = replace(step2_options, data=_folders_with_views(options.data, step2_options.views))
     _run_stage(vae.train, VAEOptions(**stage("vae")))
     _run_stage(step1.train, Step1Options(**stage("step1"), init=options.out / "vae" / MODEL_NAME))

@@ -56,6 +56,7 @@ def test_four_stages_end_with_float16_weights(
     trained, model = load_file(weights), load_model(weights)
     assert {trained[name].dtype for name, _ in model.named_parameters()} == {torch.float16}
     assert list(model.metadata["training"]) == ["vae", "step1", "step2", "decoder"]
+    assert model.metadata["training"]["step2"]["options"]["loose_targets"] == mini.LOOSE_TARGETS
     full = load_file(tmp_path / "run" / "decoder" / "model.safetensors")
     for name, tensor in full.items():
         torch.testing.assert_close(trained[name].float(), tensor, rtol=1e-3, atol=1e-4)
