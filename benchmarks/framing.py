@@ -50,9 +50,9 @@ class Options:
     weights: Path = DEFAULT_WEIGHTS
     """Model."""
     identities: int = 24
-    """Heads."""
+    """Heads; as many photos are drawn from them, rounded up to whole batches."""
     views: int = 4
-    """Views of each."""
+    """Views of each photo's head."""
     steps: int = 0
     """Denoising steps; 0 takes as many as the model is best with."""
     fit_steps: int = 0
@@ -85,14 +85,14 @@ def batches(folder: FaceFolder, options: Options, framing: CropJitter) -> list[V
 
 
 def measure(model: NVBModel, batch: ViewBatch, sampling: SamplingOptions) -> Tensor:
-    """PSNR in dB and SSIM of each face (B, 2), means over its views."""
+    """PSNR in dB and SSIM of each photo (B, 2), means over its views."""
     cameras = [Cameras.from_vector(vectors.double()) for vectors in batch.target_cameras]
     views, targets = render_cameras(model, batch.lq, cameras, sampling).cpu(), batch.targets.flatten(0, 1)
     return torch.stack([psnr(views, targets), ssim(views, targets)], dim=1).unflatten(0, (len(batch.lq), -1)).mean(1)
 
 
 def main(options: Options) -> None:
-    """Print a table; in brackets standard errors over faces of the differences to the first row."""
+    """Print a table; in brackets differences to the first row and their standard errors over photos."""
     model = load_model(options.weights, "cpu", choose_dtype(options.dtype, torch.device("cpu")))
     sampling = SamplingOptions(options.steps or model.config.sampling_steps, fit_steps=options.fit_steps)
     folder = rendered_heads(options, model.config.image_size)
