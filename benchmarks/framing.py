@@ -1,9 +1,10 @@
 """Views from cameras that frame the head otherwise than the canonical crop: rolled, zoomed, aimed beside it.
 
 Heads that were neither trained on nor are among those of `nvb-face eval`, degraded as at level 1, photos cropped as
-loosely as in training; each row has the same photos and viewpoints. Views are compared with the true ones.
+loosely as in training; each row has the same photos and viewpoints. No grid is fitted. Views are compared with the true
+ones.
 
-python -m benchmarks.framing --identities 24
+python -m benchmarks.framing
 """
 
 from __future__ import annotations
@@ -29,9 +30,10 @@ from training.data import FaceFolder
 from training.evaluation.metrics import psnr, ssim
 from training.heads.dataset import HeadSet, render_set
 
+from .held_out import FACES_AT_ONCE
+
 FIRST_SEED = 960_000
 MARGIN = 1.25
-FACES_AT_ONCE = 4
 ALL = CropJitter(probability=1.0)
 STILL = CropJitter(scale=(1.0, 1.0), shift=0.0, roll_deg=0.0, probability=1.0)  # draws as many numbers as the others
 FRAMINGS = {
@@ -55,8 +57,6 @@ class Options:
     """Views of each photo's head."""
     steps: int = 0
     """Denoising steps; 0 takes as many as the model is best with."""
-    fit_steps: int = 0
-    """Gradient steps that fit the grid to the photo."""
     folder: Path = Path("out/framing")
     """Where the rendered heads are kept."""
     dtype: DtypeName = "auto"
@@ -94,7 +94,7 @@ def measure(model: NVBModel, batch: ViewBatch, sampling: SamplingOptions) -> Ten
 def main(options: Options) -> None:
     """Print a table; in brackets differences to the first row and their standard errors over photos."""
     model = load_model(options.weights, "cpu", choose_dtype(options.dtype, torch.device("cpu")))
-    sampling = SamplingOptions(options.steps or model.config.sampling_steps, fit_steps=options.fit_steps)
+    sampling = SamplingOptions(options.steps or model.config.sampling_steps)
     folder = rendered_heads(options, model.config.image_size)
     results = {
         name: torch.cat([measure(model, b, sampling) for b in track(batches(folder, options, framing), name)])

@@ -26,7 +26,7 @@ SHARPEN: dict[str, Any] = {"decoder_only": True, "adversarial_weight": 1.0, "den
 """Of the last stage, in which the decoder alone learns to finish what the denoiser leaves soft."""
 
 LOOSE_TARGETS = 0.25
-"""Of step 2: views from all cameras, not only those that frame the head canonically (`benchmarks.framing`)."""
+"""Of step 2, so that it also learns views from rolled, zoomed and shifted cameras (`benchmarks.framing`)."""
 
 MAKE_HEADS = "nvb-face heads --count 1000 --views 8 --size 128 --margin 1.25 --out"
 
