@@ -192,8 +192,8 @@ class Trainer:
             self._report(log, values)
             last = self.progress.step >= self.scheduled.steps
             late = 0 < 60 * options.max_minutes <= now - started
-            done = self._any_process(last or late or stop.received)
-            if not done and now - saved >= 60 * options.save_minutes:
+            done, due = self._any_process(last or late or stop.received, now - saved >= 60 * options.save_minutes)
+            if due and not done:
                 self.save()
                 saved = now
 
@@ -208,11 +208,11 @@ class Trainer:
         self.progress = dataclasses.replace(self.progress, planned_steps=planned, budget_minutes=budget.minutes)
         return True
 
-    def _any_process(self, stop: bool) -> bool:
-        """Whether one of the processes wants to stop; all have to leave the loop after the same step."""
-        if stop:
-            self.accelerator.set_trigger()
-        return self.accelerator.check_trigger()
+    def _any_process(self, *wishes: bool) -> list[bool]:
+        """Which wishes one of the processes has: all stop, and save what is shared out, after the same step."""
+        counts = self.accelerator.reduce(torch.tensor(wishes, dtype=torch.float32, device=self.accelerator.device))
+        found: list[bool] = (counts > 0).tolist()
+        return found
 
     def _train_step(self, batches: Iterator[Any]) -> dict[str, float]:
         """One optimiser step over `accumulate` micro-batches. Raises DivergedError, with the weights still good."""

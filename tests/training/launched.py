@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 
 from nvb_core.errors import NVBError
+from training import loop
 from training.options import Step1Options
 from training.step1 import train
 
 
 def main(job: str) -> int:
     torch.set_num_threads(1)
+    rate, clock = float(os.environ["CLOCK_RATE"]), time.monotonic
+    loop.time = SimpleNamespace(monotonic=lambda: rate * clock())  # type: ignore[assignment]
     options = json.loads(job)
     paths = {key: Path(options.pop(key)) for key in ("out", "init", "base", "latent_cache") if options.get(key)}
     try:

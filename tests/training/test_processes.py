@@ -42,18 +42,18 @@ def job(tmp_path: Path, faces: Path, tiny_checkpoint: Path) -> Job:
 
 
 @contextmanager
-def launched(options: Step1Options) -> Iterator[list[subprocess.Popen[str]]]:
-    """Two processes, killed in the end if need be."""
+def launched(options: Step1Options, clock_rate: int = 1) -> Iterator[list[subprocess.Popen[str]]]:
+    """Two processes, killed in the end if need be; for the second time passes so many times as fast."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     shared |= {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(SCRIPT.parents[2])}
-    text = json.dumps(dataclasses.asdict(options), default=str)
+    text, rates = json.dumps(dataclasses.asdict(options), default=str), (1, clock_rate)
     running = [
         subprocess.Popen(
             [sys.executable, str(SCRIPT), text],
-            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank), "CLOCK_RATE": str(rates[rank])},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -68,8 +68,8 @@ def launched(options: Step1Options) -> Iterator[list[subprocess.Popen[str]]]:
             process.communicate()
 
 
-def run_both(options: Step1Options) -> None:
-    with launched(options) as running:
+def run_both(options: Step1Options, clock_rate: int = 1) -> None:
+    with launched(options, clock_rate) as running:
         errors = [process.communicate(timeout=120)[1] for process in running]
         assert [process.returncode for process in running] == [0, 0], "\n".join(errors)
 
@@ -130,6 +130,13 @@ def test_shared_out_weights_train_as_whole_ones_do(job: Job, one: Path) -> None:
     run_both(job("parts", shard="gradients", **MEASURING))
     assert_same(one, job("parts").out, 1e-5)
     assert measured(job("parts").out) == pytest.approx(measured(one), rel=1e-4)
+
+
+def test_both_save_when_one_finds_it_due(job: Job, one: Path) -> None:
+    """Weights are gathered to be saved: with one process at that and the other in its next step, both would hang."""
+    early = job("early", shard="parameters", save_minutes=5, **MEASURING)
+    run_both(early, clock_rate=100_000)
+    assert_same(one, early.out, 1e-5)
 
 
 def test_killed_processes_resume_exactly(job: Job) -> None:
