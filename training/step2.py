@@ -37,7 +37,8 @@ from .validation import PICTURE_STREAM, VALIDATION_STREAM, validation_faces
 
 
 class Step2Network(nn.Module):
-    """Diffusion + feature + camera loss; only `model.view` requires gradients (paper section 3.3)."""
+    """Diffusion + feature + camera loss; only `model.view` requires gradients (paper section 3.3), and
+    without a camera loss its predictor doesn't."""
 
     def __init__(self, model: NVBModel, options: Step2Options) -> None:
         super().__init__()
@@ -45,6 +46,7 @@ class Step2Network(nn.Module):
         self.target = DenoisingTarget(model)
         model.requires_grad_(False)
         model.view.requires_grad_(True)
+        model.view.camera_predictor.requires_grad_(options.camera_weight > 0)
 
     def forward(self, batch: ViewBatch, generator: torch.Generator) -> dict[str, Tensor]:
         """Losses of B faces × N target views at one random timestep per face."""

@@ -42,11 +42,16 @@ def generator() -> torch.Generator:
     return torch.Generator().manual_seed(5)
 
 
-def test_trains_exactly_the_view_transform(tmp_path: Path, faces: Path, tiny_checkpoint: Path) -> None:
-    assert train(options(tmp_path, faces, tiny_checkpoint)) == 2
+@pytest.mark.parametrize("camera_weight", [1.0, 0.0])
+def test_trains_exactly_the_view_transform(
+    tmp_path: Path, faces: Path, tiny_checkpoint: Path, camera_weight: float
+) -> None:
+    """Without a camera loss all but its camera predictor, which weight decay would shrink."""
+    assert train(options(tmp_path, faces, tiny_checkpoint, camera_weight=camera_weight, lr=0.01)) == 2
     before, after = load_file(tiny_checkpoint), load_file(tmp_path / "model.safetensors")
     for name, tensor in before.items():
-        assert torch.equal(tensor, after[name]) == (not name.startswith("view.")), name
+        trained = name.startswith("view.") and (camera_weight > 0 or not name.startswith("view.camera_predictor."))
+        assert torch.equal(tensor, after[name]) != trained, name
     assert (tmp_path / "pictures" / "0000002.png").exists()
     assert set(read_metadata(tmp_path / "model.safetensors")["training"]) == {"vae", "step2"}
 
