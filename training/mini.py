@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from nvb_core.checkpoint import load_model, read_metadata, save_model
 from nvb_core.errors import ConfigError
 
 from . import step1, step2, vae
-from .data import INDEX_NAME, FaceIndex, read_index
+from .data import INDEX_NAME, read_index
 from .export import MODEL_NAME
 from .loop import STATE_NAME, check_budget
 from .options import RunOptions, Step1Options, Step2Options, VAEOptions
@@ -99,7 +98,7 @@ def _folders_with_views(folders: Sequence[Path], views: int) -> tuple[Path, ...]
 
     Raises ConfigError, now and not hours later, if there is none.
     """
-    most = {folder: _most_views(read_index(folder)) for folder in folders}
+    most = {folder: read_index(folder).most_views for folder in folders}
     usable = tuple(folder for folder in folders if most[folder] > views)
     if not usable:
         found = max(most.values())
@@ -107,12 +106,6 @@ def _folders_with_views(folders: Sequence[Path], views: int) -> tuple[Path, ...]
             f"no subject in {folders[0]} has the {views + 1} images with cameras that step 2 needs (most: {found})"
         )
     return usable
-
-
-def _most_views(index: FaceIndex) -> int:
-    """Images with a known camera of the subject that has most."""
-    posed = zip(index.subjects, index.has_camera.tolist(), strict=True)
-    return max(Counter(subject for subject, known in posed if known).values(), default=0)
 
 
 def _run_stage(train_stage: Callable[[Any], int], options: RunOptions) -> None:

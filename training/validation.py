@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from itertools import compress
 from typing import Literal
 
 from nvb_core.errors import ConfigError
 
-from .data import FaceFolder, FaceIndex, read_index
+from .data import FaceFolder, read_index
 from .data.load import load_faces
 from .options import RunOptions
 
@@ -27,7 +26,8 @@ def validation_faces(
     """
     if options.split != "train" or not options.validate_every:
         return faces, "fixed"
-    kept = [_most_views(read_index(folder).only("val")) > views for folder in options.data]
+    held = [read_index(folder).only("val") for folder in options.data]
+    kept = [index.most_views > views if views else bool(index.paths) for index in held]
     if not any(kept):
         raise ConfigError(
             f"{options.data[0]}: no subject to validate on is in the split val, with {views + 1} images; use "
@@ -40,9 +40,3 @@ def validation_faces(
         data_weights=tuple(compress(options.data_weights, kept)),
     )
     return load_faces(held_out, faces.size, rank), "val"
-
-
-def _most_views(index: FaceIndex) -> int:
-    """Images of the subject that has most, of known camera where there are any."""
-    known = index.has_camera.tolist() if bool(index.has_camera.any()) else [True] * len(index.paths)
-    return max(Counter(name for name, k in zip(index.subjects, known, strict=True) if k).values(), default=0)

@@ -73,7 +73,7 @@ class FaceFolder:
     """One or more face folders; image i counts through all of them in order."""
 
     sources: tuple[FaceSource, ...]
-    views: tuple[np.ndarray, ...]  # for each subject with a known camera, the indices of its images with one
+    views: tuple[np.ndarray, ...]  # for each subject with a known camera, the indices of its different views
     size: int  # side that crops are resampled to
     weights: tuple[float, ...] = ()  # how often each source is drawn; empty: by its number of images (or subjects)
 
@@ -107,9 +107,9 @@ class FaceFolder:
             _load_source(root, index, side, size, keep, show_progress)
             for root, index, side in zip(roots, indices, sides, strict=True)
         )
-        known = [bool(known) for index in indices for known in index.has_camera]
+        views = [bool(view) for index in indices for view in index.is_view]
         names = [(i, subject) for i, index in enumerate(indices) for subject in index.subjects]
-        return cls(sources, _group(names, known), size, tuple(weights))
+        return cls(sources, _group(names, views), size, tuple(weights))
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -121,7 +121,7 @@ class FaceFolder:
 
     @cached_property
     def view_counts(self) -> np.ndarray:
-        """Number of images with a known camera of each subject."""
+        """Number of different views with a known camera of each subject."""
         return np.array([len(indices) for indices in self.views], dtype=int)
 
     @cached_property

@@ -15,6 +15,7 @@ import hashlib
 import json
 import math
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -50,6 +51,29 @@ class FaceIndex:
     def has_camera(self) -> Tensor:
         """(N,) bool: which images' cameras are known."""
         return ~self.labels.isnan().any(dim=1)
+
+    @property
+    def is_view(self) -> Tensor:
+        """(N,) bool: which images are a view of their subject that no earlier one is, of known camera.
+
+        An image may be listed twice. Of a photo that was converted from EG3D's data sets there are numbered copies,
+        and mirrored ones, which show another face.
+        """
+        one_photo = self.meta.get("converted_from") == "eg3d"
+        mirrored = [one_photo and PurePosixPath(path).stem.startswith("mirror") for path in self.paths]
+        seen: set[str] = set()
+        views = self.has_camera & ~torch.tensor(mirrored, dtype=torch.bool)
+        for i in views.nonzero()[:, 0].tolist():
+            name = self.subjects[i] if one_photo else self.paths[i]
+            views[i] = name not in seen
+            seen.add(name)
+        return views
+
+    @property
+    def most_views(self) -> int:
+        """Views of the subject that has most."""
+        pairs = zip(self.subjects, self.is_view.tolist(), strict=True)
+        return max(Counter(subject for subject, is_view in pairs if is_view).values(), default=0)
 
     def only(self, split: Split) -> FaceIndex:
         """The entries of a split: the file's own where it names them, else `derived_split` of the subject."""

@@ -6,7 +6,7 @@ There is no depth, so that neighbours are compared by optical flow, and no true 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -61,8 +61,8 @@ class FolderBenchmark:
         self.subjects = choose_subjects(index, folder.views, self._cameras, views)
         if not self.subjects:
             raise ConfigError(
-                f"{root}: no subject of split {split} has two pictures with cameras (mirrored ones don't count); "
-                "use another --split or folder"
+                f"{root}: no subject of split {split} has two pictures with cameras (mirrored ones and copies don't "
+                "count); use another --split or folder"
             )
         self.settings = FolderSettings(root.resolve().name, split, views, image_size, self._source.canonical_px)
         sizes = {name: path.stat().st_size for name, path in zip(index.paths, self._source.files, strict=True)}
@@ -111,11 +111,9 @@ def choose_subjects(
     index: FaceIndex, views: tuple[np.ndarray, ...], cameras: Cameras, at_most: int | None
 ) -> list[Subject]:
     """The subjects with two pictures or more among `views`, each one's indices of posed pictures."""
-    converted = index.meta.get("converted_from") == "eg3d"  # whose mirrored pictures show another face
     subjects = []
     for indices in views:
-        once = {index.paths[i]: int(i) for i in indices}  # an image may be listed twice
-        posed = [i for path, i in once.items() if not (converted and PurePosixPath(path).stem.startswith("mirror"))]
+        posed = indices.tolist()
         if len(posed) > 1:
             first, others = choose_views(cameras[posed], at_most)
             subjects.append(Subject(index.subjects[posed[0]], posed[first], tuple(posed[i] for i in others)))

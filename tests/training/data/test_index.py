@@ -71,6 +71,21 @@ def test_numbers_and_depths_beyond_all_bounds(tmp_path: Path, content: str, comp
         read_index(tmp_path)
 
 
+def test_views_are_different_pictures_of_known_camera(tmp_path: Path) -> None:
+    paths = ["a/mirror.png", "a/view_00.png", "a/view_01.png", "a/view_00.png", "b/view.png", "b/no_camera.png"]
+    labels = torch.zeros(6, 25, dtype=torch.float64)
+    labels[5] = torch.nan
+    for kind, expected, most in (
+        ("eg3d", [False, True, False, False, True, False], 1),  # one photo each, and its copies
+        ("nersemble", [True, True, True, False, True, False], 3),
+    ):
+        write_index(tmp_path, paths, labels, [path[0] for path in paths], {"converted_from": kind})
+        index = read_index(tmp_path)
+        assert index.is_view.tolist() == expected
+        assert index.most_views == most
+    assert index.only(derived_split("b")).most_views == (3 if derived_split("a") == derived_split("b") else 1)
+
+
 def test_splits_of_the_file_win_over_derived_ones(tmp_path: Path) -> None:
     paths, subjects = ["a/0.png", "b/0.png"], ["a", "b"]
     write_index(tmp_path, paths, LABELS, subjects, {}, ["val", "test"])

@@ -84,11 +84,16 @@ def test_frontal_and_spread_views() -> None:
     assert choose_views(cameras, 1) == (1, [6])
 
 
-def test_mirrored_pictures_are_no_views(tmp_path: Path) -> None:
-    make_folder(tmp_path, kind="eg3d")
+def test_copies_and_mirrored_pictures_are_no_views(tmp_path: Path) -> None:
+    make_folder(tmp_path, kind="eg3d")  # whose subjects are one photo each
+    with pytest.raises(ConfigError, match=r"no subject of split test has two pictures .*mirrored ones and copies"):
+        FolderBenchmark(tmp_path, "test", None, SIZE)
+
+
+def test_a_subject_with_one_view_is_left_out(tmp_path: Path) -> None:
+    make_folder(tmp_path)
     index = json.loads((tmp_path / "dataset.json").read_text())
-    (tmp_path / "018-b/1.png").rename(tmp_path / "018-b/mirror.png")
-    index["labels"][4][0] = "018-b/mirror.png"
+    index["labels"][4] = index["labels"][3]
     (tmp_path / "dataset.json").write_text(json.dumps(index))
     assert FolderBenchmark(tmp_path, "test", None, SIZE).names == {0: "018-a"}
     with pytest.raises(ConfigError, match="no subject of split train has two pictures"):

@@ -57,7 +57,11 @@ def test_ffhq(tmp_path: Path) -> None:
         original = Cameras.from_eg3d([LABELS[int(folder[-1])]])
         expected = original.mirrored() if view == "mirror" else original
         torch.testing.assert_close(label, expected.to_eg3d()[0])
-    assert len(FaceFolder.load(tmp_path / "out", 32)) == 6
+    folder = FaceFolder.load(tmp_path / "out", 32)
+    assert len(folder) == 6
+    assert folder.view_counts.tolist() == [1, 1, 1]
+    with pytest.raises(ConfigError, match=r"needs? .*\(most: 1\)"):
+        folder.require_views(1)
 
 
 @pytest.mark.parametrize(
