@@ -38,7 +38,7 @@ class NeRSemble:
     sequences: tuple[str, ...] = ()
     """Only these, for example: EXP-1-head FREE; default: all."""
     test_participants: tuple[str, ...] = ()
-    """Make these the test split; default: splits by a hash of the participant."""
+    """Make these the test split of all that OUT holds; default: splits by a hash of the participant."""
     frames_per_sequence: int = 4
     """Timesteps to take of each sequence, evenly spread."""
     size: int = 512

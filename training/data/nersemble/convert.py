@@ -6,7 +6,8 @@ OUT/{participant}/{sequence}-{timestep}-{serial}.png, OUT/dataset.json, OUT/repo
 Each timestep is a subject of its own, since only its pictures show one and the same face: training must not ask for one
 expression from another. Splits go by participant.
 
-OUT/conversion.jsonl  settings, then a line for each sequence that is done; a second run goes on behind it
+OUT/conversion.jsonl  settings, then a line for each sequence that is done; a second run goes on behind it, and what
+earlier ones have left stays part of the face folder, even if its videos are gone or weren't asked for again
 """
 
 from __future__ import annotations
@@ -174,7 +175,7 @@ def convert(
     from rich.progress import track
 
     require_outside(out, capture.root)
-    _require_known(test_participants, capture)
+    _require_known(test_participants, capture, out)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         done = open_journal(out, {"format": FORMAT, **asdict(options)})
@@ -334,10 +335,11 @@ class _Conversion:
         return name, label, error_px
 
 
-def _require_known(test_participants: tuple[str, ...], capture: Capture) -> None:
+def _require_known(test_participants: tuple[str, ...], capture: Capture, out: Path) -> None:
     there = {recording.participant for recording in capture.recordings}
     for participant in test_participants:
-        if participant_name(participant) not in there:
+        name = participant_name(participant)
+        if name not in there and not (out / name).is_dir():
             raise ConfigError(
                 f"--test-participants {participant}: not among those converted, {', '.join(sorted(there))}"
             )
@@ -363,7 +365,8 @@ def _finish(
     test_participants: tuple[str, ...],
 ) -> CaptureReport:
     """Write report and index of all that is done."""
-    records = [done[recording.name] for recording in capture.recordings]
+    asked_for = {recording.name for recording in capture.recordings}
+    records = [record for name, record in done.items() if name in asked_for or _is_done(record, record["key"], out)]
     images = sorted((name, label) for record in records for name, label in record["images"])
     subjects = [name.rpartition("-")[0] for name, _ in images]
     dropped = (*capture.dropped, *(Dropped(*entry) for record in records for entry in record["dropped"]))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -187,6 +188,28 @@ def test_goes_on_after_an_interruption(tmp_path: Path) -> None:
     assert len(seen) == 9
     assert not (out / f"017/FREE-00004-{SERIALS[3]}.png").exists()
     assert (report.images, len(report.dropped)) == (15, 1)
+
+
+def test_a_second_batch_adds_to_the_first(tmp_path: Path) -> None:
+    root, out = tmp_path / "src", tmp_path / "out"
+    first = write_participant(root)
+    known = known_registration(root)
+
+    def register(pictures: Mapping[str, Tensor], cameras: Mapping[str, Cameras]) -> Registration:
+        return known
+
+    run(root, out, register=register)
+    shutil.rmtree(first)  # to make room for the next videos
+    write_participant(root, "018")
+    report = convert(read_capture(root), out, register, OPTIONS, ("17",), show_progress=False)
+    assert (report.images, report.subjects, len(report.registrations)) == (16, 4, 4)
+    index = read_index(out)
+    assert set(zip((path[:3] for path in index.paths), index.splits, strict=True)) == {
+        ("017", "test"),
+        ("018", "train"),
+    }
+    (out / index.paths[0]).unlink()  # what has lost a picture and can't be made anew is left out
+    assert run(root, out, register=register).images == 8
 
 
 def test_other_settings_are_refused(tmp_path: Path) -> None:
