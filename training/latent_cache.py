@@ -8,6 +8,7 @@ never read, unless an image was replaced by one of the very same size.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,10 +28,12 @@ PART = 512
 """Images in a file: as many a killed run loses at most, and as many processes wait for each other."""
 CHUNK = 8
 """Images encoded at once."""
+OPEN_PARTS = 256
+"""Files that are kept open: each takes one of the files that a process may have open, often 1024."""
 
 
 class LatentCache:
-    """Memory-mapped latents of a face folder; the processes of a launch share out the files that are missing."""
+    """Latents of a face folder, memory-mapped; the processes of a launch share out the files that are missing."""
 
     def __init__(
         self, directory: Path, vae: Autoencoder, faces: FaceFolder, latent_shape: tuple[int, int, int]
@@ -49,18 +52,19 @@ class LatentCache:
             if own < len(parts) and not parts[own].path.exists():
                 parts[own].write(vae.to(state.device), faces.size)
             state.wait_for_everyone()  # in each round, as a launch's patience may end before all is encoded
-        self.latents: dict[FaceSource, list[np.ndarray]] = {source: [] for source in faces.sources}
+        self.parts: dict[FaceSource, list[_Part]] = {source: [] for source in faces.sources}
         for part in parts:
-            self.latents[part.source].append(part.open())
+            part.open()  # a damaged file shows now, not hours later
+            self.parts[part.source].append(part)
 
     def __call__(self, images: Tensor, mirrored: Tensor) -> Tensor:
         """Images (B, N) of the folder, of which those of mirrored faces (B,) are -> latents (B, N, Z, h, w) float16."""
         flat = images.flatten().numpy()
         flips = mirrored.repeat_interleave(images.shape[1]).long().numpy()
-        found = np.empty((len(flat), *next(iter(self.latents.values()))[0].shape[2:]), np.float16)
+        found = np.empty((len(flat), *next(iter(self.parts.values()))[0].latent_shape), np.float16)
         for source, rows, local in self.faces.by_source(flat):
             for row, image in zip(rows, local.tolist(), strict=True):
-                found[row] = self.latents[source][image // PART][image % PART, flips[row]]
+                found[row] = _opened(self.parts[source][image // PART])[image % PART, flips[row]]
         return torch.from_numpy(found).unflatten(0, tuple(images.shape))
 
 
@@ -93,6 +97,7 @@ class _Part:
         write_atomically(self.path, encode)
 
     def open(self) -> np.ndarray:
+        """Its latents, memory-mapped. Raises CheckpointError."""
         try:
             found: np.ndarray = np.load(self.path, mmap_mode="r", allow_pickle=False)
         except FileNotFoundError:
@@ -110,6 +115,11 @@ class _Part:
                 "delete it to make it anew"
             )
         return found
+
+
+@functools.lru_cache(OPEN_PARTS)
+def _opened(part: _Part) -> np.ndarray:
+    return part.open()
 
 
 def _parts(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import functools
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -69,6 +71,22 @@ def test_parts_and_processes_make_the_same(build: Any, tmp_path: Path, monkeypat
     assert parted is not None
     for both, latents in zip(asked, expected, strict=True):
         torch.testing.assert_close(parted(*both), latents, rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux's list of mapped files")
+def test_few_files_stay_open(build: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process may have some hundreds open, and large data sets have thousands of parts."""
+    monkeypatch.setattr(latent_cache, "PART", 1)
+    monkeypatch.setattr(latent_cache, "_opened", functools.lru_cache(2)(latent_cache._Part.open))
+    stage = Step2Stage(build(), rank=0)
+
+    def open_parts() -> int:
+        return len(set(re.findall(rf"{tmp_path}/\S+\.npy", Path("/proc/self/maps").read_text())))
+
+    assert open_parts() == 0
+    for index in range(4):
+        stage.make_batch(index)
+        assert open_parts() == 2
 
 
 def test_a_killed_run_goes_on(build: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
