@@ -320,10 +320,11 @@ def degrade(images: Tensor, degradations: Sequence[Degradation], view_seeds: Seq
     at_once = 1 if images.device.type == "cpu" else max(1, _PIXELS_AT_ONCE // math.prod(images.shape[-2:]))
     changed = [i for i, degradation in enumerate(degradations) if not degradation.is_identity]
     result = images.clone()
-    for start in range(0, len(changed), at_once):
-        part = changed[start : start + at_once]
-        index = slice(part[0], part[0] + 1) if len(part) == 1 else upload(torch.tensor(part), images.device)
-        result[index] = degrade_together(images[index], [degradations[i] for i in part], [seeds[i] for i in part])
+    with torch.autocast(images.device.type, enabled=False):  # a caller's would round colours and DCT
+        for start in range(0, len(changed), at_once):
+            part = changed[start : start + at_once]
+            index = slice(part[0], part[0] + 1) if len(part) == 1 else upload(torch.tensor(part), images.device)
+            result[index] = degrade_together(images[index], [degradations[i] for i in part], [seeds[i] for i in part])
     return result
 
 

@@ -337,6 +337,14 @@ def test_operations_on_a_device_do_not_grow_with_the_batch(preset: str) -> None:
     assert 50 < few == many < 4 * launches(1, preset)
 
 
+def test_a_callers_autocast_changes_nothing() -> None:
+    images = torch.rand(4, 3, 32, 32) * 2 - 1
+    degradations = [sample_degradation(seed, PRESETS["level2"]) for seed in range(4)]
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = degrade(images, degradations)
+    assert torch.equal(inside, degrade(images, degradations))
+
+
 def test_large_batches_are_cut() -> None:
     images = torch.empty(33, 3, 512, 512, device="meta")
     degradation = Degradation(DegradationPass(jpeg_quality=50))
