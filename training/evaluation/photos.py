@@ -139,6 +139,7 @@ def make_evaluation(options: Options) -> tuple[PhotoEvaluation, dict[str, Any]]:
         "model": config.name,
         "steps": sampling.steps,
         "seed": options.seed,
+        "fit_steps": sampling.fit_steps,
         "dtype": str(dtype).removeprefix("torch."),
         **{key: value for key, value in asdict(options.face).items() if key != "box" or value is not None},
     }

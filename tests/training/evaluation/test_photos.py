@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,12 @@ def test_steps_are_the_models_where_none_are_asked_for(weights: Path, tmp_path: 
     evaluation, described = make_evaluation(Options(weights=weights, out=tmp_path, steps=asked, device="cpu"))
     assert evaluation.sampling == SamplingOptions(taken, fit_steps=FIT_STEPS)
     assert described["steps"] == taken
+
+
+def test_other_options_are_other_results(weights: Path, tmp_path: Path) -> None:
+    options = Options(weights=weights, out=tmp_path, steps=3, device="cpu")
+    changes: list[dict[str, int]] = [{}, {"steps": 4}, {"seed": 1}, {"fit_steps": 0}]
+    assert len({make_evaluation(replace(options, **change))[0].folder for change in changes}) == len(changes)  # type: ignore[arg-type]
 
 
 def test_photos_end_to_end(
