@@ -1,6 +1,6 @@
 """Synthetic heads: images per second of two workers, agreement of neighbouring views on skin, failed meshes.
 
-python benchmarks/heads.py [--identities 48] [--meshes 500]
+python -m benchmarks.heads [--identities 48] [--meshes 500]
 """
 
 from __future__ import annotations

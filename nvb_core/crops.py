@@ -36,7 +36,8 @@ def find_boxes(photo: Tensor, choice: str | int) -> list[CropBox]:
     if choice == "center":
         return [CropBox(width / 2, height / 2, min(width, height))]
     try:
-        return [default_box(face) for face in select_faces(detect_faces(photo), choice)]
+        faces = detect_faces(photo, every_size=choice != "largest")
+        return [default_box(face) for face in select_faces(faces, choice)]
     except FaceNotFoundError as error:
         found, _, _ = str(error).partition(";")  # the rest of it speaks of the command line
         raise FaceNotFoundError(f"{found}; {ADVICE}") from None

@@ -41,7 +41,8 @@ class FacePlan:
         if self.center:
             return [CropBox(width / 2, height / 2, min(width, height))]
         if self.box is None:
-            return [default_box(face) for face in select_faces(detect_faces(pixels), self.face)]
+            faces = detect_faces(pixels, every_size=self.face != "largest")
+            return [default_box(face) for face in select_faces(faces, self.face)]
         if not (self.box.x + self.box.size_px <= width and self.box.y + self.box.size_px <= height):
             shown = f"{self.box.x:g},{self.box.y:g},{self.box.size_px:g}"
             raise ConfigError(f"--box {shown} leaves the photo of {width}×{height} pixels; give x,y,size inside it")

@@ -95,9 +95,27 @@ def test_a_group_in_a_large_photo(photo: Image.Image) -> None:
         assert_face(face, x + FACE_X * k, y + FACE_Y * k, FACE_PX * k)
 
 
-def test_no_face_in_a_large_photo_without_people() -> None:
+def test_a_back_row_is_found_where_every_size_is_asked_for(photo: Image.Image) -> None:
+    group = Image.new("RGB", (1200, 800), (120, 125, 130))
+    sides_px = (700, 260)
+    for x, side in zip((0, 800), sides_px, strict=True):
+        group.paste(photo.resize((side, side)), (x, 60))
+    near, *rest = detect_faces(pixels(group))
+    assert rest == []
+    assert detect_faces(pixels(group), every_size=True)[0] == near
+    _, far = detect_faces(pixels(group), every_size=True)
+    for face, x, side in zip((near, far), (0, 800), sides_px, strict=True):
+        assert_face(face, x + FACE_X * side / 512, 60 + FACE_Y * side / 512, FACE_PX * side / 512)
+
+
+def test_no_small_faces_beside_a_portraits(photo: Image.Image) -> None:
+    assert len(detect_faces(pixels(photo), every_size=True)) == 1
+
+
+@pytest.mark.parametrize("every_size", [False, True])
+def test_no_face_in_a_large_photo_without_people(every_size: bool) -> None:
     tiles = np.tile(data.coffee(), (2, 2, 1))
-    assert detect_faces(pixels(Image.fromarray(tiles))) == []
+    assert detect_faces(pixels(Image.fromarray(tiles)), every_size) == []
 
 
 @pytest.mark.parametrize("blur_px", [2, 4])
