@@ -27,6 +27,10 @@ class OutputError(NVBError):
     """A result that cannot be written."""
 
 
+class OccupiedError(NVBError):
+    """A place for one result that holds somebody else's files, or that another process is writing to."""
+
+
 class ConfigError(NVBError):
     """An option outside its allowed range."""
 

@@ -27,9 +27,10 @@ from torch import Tensor
 from .align import CropBox
 from .camera_paths import Frame
 from .cameras import Cameras
-from .errors import OutputError
+from .errors import OccupiedError, OutputError
 from .images import to_pil
 from .provenance import CameraRecord, Provenance, mp4_arguments, png_info
+from .staging import remove_entries
 
 MARKER = "cameras.json"
 ENTRIES = ("views", "sheet.png", "turntable.mp4")
@@ -60,6 +61,8 @@ class FaceResult:
     """(M, 3, S, S) in [-1, 1]."""
     turntable_cameras: Cameras | None = None
     """(M)."""
+    turntable_steps: int | None = None
+    """Denoising steps of the turntable; None: as many as the views'."""
 
 
 def write_face(result: FaceResult, folder: Path) -> None:
@@ -71,7 +74,8 @@ def write_face(result: FaceResult, folder: Path) -> None:
         write_png(to_pil(image), folder / name, replace(result.provenance, camera=record))
     write_png(result.sheet, folder / "sheet.png", result.provenance)
     if result.turntable is not None:
-        write_mp4(ping_pong(result.turntable), folder / "turntable.mp4", result.provenance)
+        provenance = replace(result.provenance, steps=result.turntable_steps or result.provenance.steps)
+        write_mp4(ping_pong(result.turntable), folder / "turntable.mp4", provenance)
     lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in _manifest(result, names).items()]
     (folder / MARKER).write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
@@ -146,6 +150,25 @@ def other_source(folder: Path, source_sha256: str) -> str | None:
     if manifest is None or manifest["provenance"].get("source_sha256") == source_sha256:
         return None
     return str(manifest["provenance"].get("source"))
+
+
+def may_replace(folder: Path) -> bool:
+    """Whether `folder` holds a finished result. Raises OccupiedError if there are other files among its views."""
+    manifest = read_manifest(folder)
+    if manifest is None:
+        return False
+    own = {folder / name for name in manifest["images"]}
+    for path in sorted((folder / "views").rglob("*")):
+        # What file managers leave is nobody's work.
+        if path.is_file() and path not in own and not path.name.startswith(".") and path.name != "Thumbs.db":
+            raise OccupiedError(f"{path}: isn't of nvb-face and would be lost; move it away or choose another --out")
+    return True
+
+
+def remove_face(folder: Path) -> None:
+    """Remove a finished result and, if nothing else is in it, its folder. Raises OSError or OccupiedError."""
+    if may_replace(folder):
+        remove_entries(folder, (MARKER, *ENTRIES))
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .errors import OutputError
+from .errors import OccupiedError, OutputError
 
 STAGE = ".nvb-face-partial"
 PARTIAL_SUFFIX = ".partial"
@@ -50,8 +50,8 @@ def staged_folder(target: Path, marker: str, entries: Sequence[str], is_ours: Ca
     """Yield an empty folder; on a normal exit, what was made in it replaces `marker` and `entries` in `target`.
 
     On any exception, Ctrl-C included, the folder and the parents made for it are removed, and `target` is as before.
-    Raises OutputError if `target` can't be written, another process is at it, or it holds one of the names without
-    `is_ours(target)` being true.
+    Raises OutputError if `target` can't be written, and OccupiedError if another process is at it, or it holds one of
+    the names without `is_ours(target)` being true.
     """
     names = (marker, *entries)
     stage = target / STAGE
@@ -95,7 +95,7 @@ def _locked(target: Path) -> Iterator[None]:
             lock.acquire()
         except Timeout:
             message = f"{target}: another nvb-face is writing here; wait for it or choose another --out"
-            raise OutputError(message) from None
+            raise OccupiedError(message) from None
     try:
         yield
     finally:
@@ -115,8 +115,8 @@ def writing(path: Path) -> Iterator[None]:
 
 def _refuse_foreign(target: Path, names: Sequence[str], is_ours: Callable[[Path], bool]) -> None:
     found = [name for name in names if (target / name).exists()]
-    if found and not (target / STAGE).exists() and not is_ours(target):
-        raise OutputError(
+    if found and not is_ours(target) and not (target / STAGE).exists():
+        raise OccupiedError(
             f"{target}: holds {', '.join(found)} that a finished run of nvb-face did not leave; "
             "move it away or choose another --out"
         )
@@ -131,6 +131,14 @@ def _publish(stage: Path, target: Path, names: Sequence[str], ready: Sequence[st
         if (stage / name).exists():
             (stage / name).rename(target / name)
     shutil.rmtree(stage, ignore_errors=True)
+
+
+def remove_entries(target: Path, names: Sequence[str]) -> None:
+    """Remove files and folders in `target`, the marker (first name) first, and `target` if that leaves it empty."""
+    for name in names:
+        _remove(target / name)
+    if not any(target.iterdir()):
+        target.rmdir()
 
 
 def _remove(path: Path) -> None:

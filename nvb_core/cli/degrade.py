@@ -16,7 +16,7 @@ from PIL import Image, PngImagePlugin
 from tyro.conf import Positional
 
 from ..degradation import PRESETS, Degradation, degrade, sample_degradation
-from ..errors import ConfigError, NVBError, OutputError
+from ..errors import ConfigError, NVBError, OccupiedError, OutputError
 from ..images import LoadedImage, load_image, to_pil
 from ..provenance import DEGRADED_KEY, GRID_KEY, source_name
 from ..sheet import SheetCell, contact_sheet
@@ -150,11 +150,11 @@ def save(picture: Image.Image, path: Path, record: dict[str, Any]) -> None:
 
 
 def refuse_foreign(path: Path, key: str) -> None:
-    """Raise OutputError if there is a file that carries no such record."""
+    """Raise OccupiedError if there is a file that carries no such record."""
     with writing(path):
         exists = path.exists()
     if exists and read_record(path, key) is None:
-        raise OutputError(f"{path}: exists and isn't a picture of nvb-face degrade; choose another --out")
+        raise OccupiedError(f"{path}: exists and isn't a picture of nvb-face degrade; choose another --out")
 
 
 def write_png(picture: Image.Image, path: Path, key: str, record: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 import time
@@ -18,7 +19,7 @@ from ..align import CropBox, crop_image, refine_box
 from ..errors import ConfigError
 from ..images import LoadedImage, load_image, to_pil
 from ..model import NVBModel
-from ..outputs import ENTRIES, MARKER, FaceResult, is_finished, other_source, read_manifest, write_face
+from ..outputs import ENTRIES, MARKER, FaceResult, is_finished, may_replace, other_source, remove_face, write_face
 from ..pipeline import ViewFeatures, build_grid, encode_faces, predict_cameras, predict_source, sample_views
 from ..provenance import Provenance, source_name
 from ..sampling import SamplingOptions, decode_latents
@@ -89,10 +90,13 @@ class Renderer:
     def render_photo(self, job: Job) -> None:
         """Render the chosen faces of a photo. Raises NVBError; then nothing half-written is left."""
         photo = load_image(job.photo)
-        boxes = self.plan.faces.boxes(photo.pixels)
+        boxes, each = self.plan.faces.boxes(photo.pixels), self.plan.faces.face == "all"
         for index, box in enumerate(boxes):
-            folder = job.folder / f"face{index}" if self.plan.faces.face == "all" else job.folder
-            self._render_face(photo, box, folder)
+            self._render_face(photo, box, face_folder(job, index) if each else job.folder)
+        if each and self.overwrite:
+            with writing(job.folder):
+                for index in itertools.takewhile(lambda i: face_folder(job, i).is_dir(), itertools.count(len(boxes))):
+                    remove_face(face_folder(job, index))  # of what is replaced, which had more faces
 
     def _render_face(self, photo: LoadedImage, box: CropBox, folder: Path) -> None:
         request = self.plan.request(photo, box)
@@ -105,7 +109,7 @@ class Renderer:
                 "--overwrite to replace it"
             )
         started = time.monotonic()
-        with staged_folder(folder, MARKER, ENTRIES, lambda target: read_manifest(target) is not None) as stage:
+        with staged_folder(folder, MARKER, ENTRIES, may_replace) as stage:
             result = self._sample(photo, box, request)
             with writing(folder):
                 write_face(result, stage)
@@ -124,10 +128,9 @@ class Renderer:
         views, turntable = plan.views.resolve(source)
         grid = build_grid(model, features, source, plan.sampling.fit_steps)
         images = self._images(ViewFeatures(model, grid, [views]), plan.sampling, f"{photo.path.name}: views")
-        frames = None
+        # Fewer steps visit a part of the same timesteps: the grid is not computed again.
+        hasty, frames = replace(plan.sampling, steps=min(plan.turntable_steps, plan.sampling.steps)), None
         if turntable is not None:
-            # Fewer steps visit a part of the same timesteps: the grid is not computed again.
-            hasty = replace(plan.sampling, steps=min(plan.turntable_steps, plan.sampling.steps))
             frames = self._images(ViewFeatures(model, grid, [turntable]), hasty, f"{photo.path.name}: turntable")
         provenance = plan.provenance(photo)
         return FaceResult(
@@ -142,6 +145,7 @@ class Renderer:
             request=request,
             turntable=frames,
             turntable_cameras=turntable,
+            turntable_steps=hasty.steps,
         )
 
     def _images(self, views: ViewFeatures, sampling: SamplingOptions, title: str) -> Tensor:
@@ -155,6 +159,11 @@ class Renderer:
             self.progress.remove_task(task)
         images = decode_latents(views.model, latents, sampling.views_per_chunk).cpu()
         return add_watermark(images) if self.plan.watermark else images
+
+
+def face_folder(job: Job, index: int) -> Path:
+    """Where one of all faces of a photo goes."""
+    return job.folder / f"face{index}"
 
 
 def make_sheet(

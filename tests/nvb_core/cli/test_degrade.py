@@ -14,7 +14,7 @@ from PIL import Image
 from nvb_core import cli
 from nvb_core.cli.degrade import GRID_NAME, GRID_PICTURES, main, read_record
 from nvb_core.degradation import Degradation, degrade
-from nvb_core.errors import ConfigError, OutputError
+from nvb_core.errors import ConfigError, OccupiedError, OutputError
 from nvb_core.images import load_image, to_uint8
 from nvb_core.provenance import GRID_KEY
 
@@ -103,8 +103,7 @@ def test_what_is_finished_is_skipped_and_other_settings_are_not(photos: Path, tm
     run(photos, "--out", out)
     before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
     (out / "bert.png").write_bytes((out / "bert.png").read_bytes()[:-200])  # cut off
-    with pytest.raises(OutputError, match=r"bert\.png: exists and isn't a picture of nvb-face degrade"):
-        run(photos, "--out", out)
+    assert run(photos, "--out", out) == 2
     (out / "bert.png").unlink()
     run(photos, "--out", out)
     assert (out / "anna.png").stat().st_mtime_ns == before["anna.png"]
@@ -139,12 +138,16 @@ def test_overwrite_does_again_what_is_finished(photos: Path, tmp_path: Path) -> 
     assert stamps[0] < stamps[1]
 
 
-def test_a_photo_is_never_overwritten(photos: Path) -> None:
-    before = (photos / "anna.png").read_bytes()
-    with pytest.raises(OutputError, match=r"anna\.png: exists and isn't a picture"):
-        run(photos / "anna.png", "--out", photos, "--overwrite")
-    assert (photos / "anna.png").read_bytes() == before
-    assert len(list(photos.iterdir())) == 3
+def test_a_photo_is_never_overwritten_and_does_not_stop_the_rest(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, before = tmp_path / "out", (photos / "anna.png").read_bytes()
+    out.mkdir()
+    (out / "anna.png").write_bytes(before)
+    assert run(photos, "--out", out, "--overwrite") == 2
+    assert "anna.png: exists and isn't a picture of nvb-face degrade" in capsys.readouterr().err
+    assert (out / "anna.png").read_bytes() == before
+    assert sorted(path.name for path in out.iterdir()) == ["anna.png", "bert.png", "carl.png"]
 
 
 @pytest.mark.parametrize(("variants", "columns"), [(1, 2), (3, 4), (9, 8)])
@@ -172,7 +175,7 @@ def test_a_photo_called_grid_and_the_grid_keep_out_of_each_others_way(photos: Pa
 def test_somebody_elses_grid_is_never_overwritten(photos: Path, tmp_path: Path) -> None:
     Image.new("RGB", (4, 4)).save(tmp_path / GRID_NAME)
     before = (tmp_path / GRID_NAME).read_bytes()
-    with pytest.raises(OutputError, match=r"grid\.png: exists and isn't a picture of nvb-face degrade"):
+    with pytest.raises(OccupiedError, match=r"grid\.png: exists and isn't a picture of nvb-face degrade"):
         run(photos, "--out", tmp_path, "--grid")
     assert (tmp_path / GRID_NAME).read_bytes() == before
     assert not (tmp_path / "anna.png").exists()

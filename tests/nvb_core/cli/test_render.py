@@ -116,12 +116,20 @@ class TestResults:
         assert rolls == pytest.approx([0, 20])
 
     def test_all_faces(self, run: Run, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(faces, "detect_faces", lambda pixels: [FaceBox(5, 5, 20), FaceBox(30, 5, 15)])
+        found = [FaceBox(5, 5, 20), FaceBox(30, 5, 15)]
+        monkeypatch.setattr(faces, "detect_faces", lambda pixels, every_size: found)
         arguments = ["--steps", "2", "--views", "2", "--no-turntable", "--no-refine", "--face", "all"]
         assert run(*arguments, fast=False)[0] == 0
         assert [p.name for p in sorted((out / "photo").iterdir())] == ["face0", "face1"]
         boxes = [json.loads(p.read_text())["crop"]["center_x"] for p in sorted(out.glob("photo/*/cameras.json"))]
         assert boxes == [15, 37.5]
+        (out / "photo" / "face1" / "notes.txt").write_text("mine")
+        found += [FaceBox(40, 30, 10)]
+        assert run(*arguments, fast=False)[0] == 0
+        del found[1:]
+        assert run(*arguments, "--overwrite", fast=False)[0] == 0
+        assert [p.name for p in sorted((out / "photo").iterdir())] == ["face0", "face1"]
+        assert files(out / "photo" / "face1") == ["notes.txt"]
 
 
 class TestManyPhotos:
@@ -212,8 +220,24 @@ class TestRepeatedRuns:
 
     def test_fewer_views_leave_no_old_ones(self, run: Run, out: Path) -> None:
         assert run()[0] == 0
+        (out / "views" / ".DS_Store").write_bytes(b"where icons stand")
         assert run("--views", "1")[0] == 0
         assert len(files(out / "views")) == 1
+
+    @pytest.mark.parametrize("arguments", [(), ("--overwrite",)])
+    def test_somebodys_own_file_among_the_views_is_never_lost(
+        self, run: Run, out: Path, photo: Path, arguments: tuple[str, ...]
+    ) -> None:
+        second = photo.with_name("second.png")
+        second.write_bytes(photo.read_bytes())
+        assert run(photos=(photo, second))[0] == 0
+        (out / "photo" / "views" / "retouched.png").write_text("mine")
+        before = stamps(out / "photo")
+        code, lines = run("--seed", "1", *arguments, photos=(photo, second))
+        assert code == 2
+        assert "retouched.png: isn't of nvb-face and would be lost; move it away" in lines[0]
+        assert "second" in lines[1]
+        assert stamps(out / "photo") == before
 
 
 def one_error(result: tuple[int, list[str]], out: Path) -> str:
