@@ -13,7 +13,8 @@ from pathlib import Path
 
 import tyro
 
-from nvb_core.checkpoint import DEFAULT_WEIGHTS, load_model, read_metadata, save_model
+from nvb_core.checkpoint import DEFAULT_WEIGHTS, file_sha256, load_model, read_metadata, save_model
+from nvb_core.errors import ConfigError
 from training import step1, vae
 from training.export import MODEL_NAME
 from training.heads.dataset import HeadSet, render_set
@@ -21,6 +22,9 @@ from training.loop import Trainer
 from training.options import RunOptions, Step1Options, VAEOptions
 
 from .start import resized, without_time
+
+START = "start"
+"""Stands beside the stages in a checkpoint's training record: which weights the experiments started from."""
 
 
 @dataclass(frozen=True)
@@ -83,10 +87,13 @@ def make_base(shared: Shared, time_aware: bool = True) -> Path:
     heads = HeadSet(first_seed=0, count=shared.identities, views=8, size=shared.size, samples=4, margin=1.25)
     for _ in render_set(shared.heads, heads, shared.workers, "cpu"):
         pass
+    weights = file_sha256(shared.weights)
     if not shared.start.exists():
         model = load_model(shared.weights)
         small = resized(model, shared.size, f"{model.config.name}{shared.size}")
-        save_model(small, shared.start, model.metadata["training"])
+        save_model(small, shared.start, {**model.metadata["training"], START: {"weights": weights}})
+    elif read_metadata(shared.start)["training"].get(START) != {"weights": weights}:
+        raise ConfigError(f"{shared.folder}: starts from other weights than {shared.weights}; choose another --folder")
     if not is_finished(shared.vae, "vae"):
         vae.train(shared.vae)
     options = shared.step1("step1" if time_aware else "step1-blind")

@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from benchmarks.claims import correction, feature_loss, one_stage, sampling, time_aware, volume
+from benchmarks.claims.base import make_base
 from benchmarks.claims.variants import REFERENCE, Experiment, trained
-from nvb_core.checkpoint import load_model
+from nvb_core.checkpoint import load_model, save_model
 from nvb_core.errors import ConfigError
 
 pytestmark = pytest.mark.usefixtures("accelerate_reset")
@@ -44,6 +45,18 @@ def test_feature_loss_trains_its_variants_from_one_start(experiment: Make) -> No
     written = {path: path.stat().st_mtime_ns for path in options.folder.rglob("*.safetensors")}
     feature_loss.main(options)  # all is there already
     assert {path: path.stat().st_mtime_ns for path in options.folder.rglob("*.safetensors")} == written
+
+
+def test_a_folder_keeps_to_the_weights_that_it_started_from(experiment: Make) -> None:
+    options = experiment(Experiment)
+    make_base(options)
+    model = load_model(options.weights)
+    other = options.folder.parent / "other.safetensors"
+    save_model(model.requires_grad_(False), other, {"another": {}})
+    with pytest.raises(
+        ConfigError, match=r"starts from other weights than .*other\.safetensors; choose another --folder"
+    ):
+        make_base(replace(options, weights=other))
 
 
 def test_every_experiment_can_leave_the_diffusion_loss_out(experiment: Make) -> None:
