@@ -46,8 +46,11 @@ def fitted_grid(
         timestep = model.config.schedule.train_timesteps // 2
         # Under ComfyUI's inference mode tensors can't take part in gradients; clones made outside of it can.
         with torch.inference_mode(False), torch.enable_grad():
-            weights = {name: value.clone() for name, value in model.view.aggregator.named_parameters()}
             wanted, start = features.at(timestep).clone(), grid.at(timestep).clone()
+            # ComfyUI may have left weights off the device, and newer ones bring all layers' there by the same memory:
+            # the backward pass would find another layer's in it.
+            parameters = model.view.aggregator.named_parameters()
+            weights = {name: value.to(start.device, copy=True) for name, value in parameters}
             faces = range(len(source))
             return torch.cat([_correct(model, weights, start[i], wanted[i], source[i], timestep, steps) for i in faces])
 

@@ -144,7 +144,7 @@ class ProbeLoad3DCamera:
 
 
 class ProbeOffload:
-    """Builds a grid twice, the second time as ComfyUI loads networks that don't fit.
+    """Builds and fits a grid twice, the second time as ComfyUI loads networks that don't fit.
 
     Shows how many layers then fetch their weights when they run, and how far the grids differ.
     """
@@ -166,11 +166,13 @@ class ProbeOffload:
         memory.load_models_gpu([encoder.patcher, view_model.patcher], force_full_load=True)
         weight, size = next(model.encoder.parameters()), model.config.image_size
         photo = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
-        photo, timesteps = photo.to(weight), torch.tensor([500], device=weight.device)
+        photo = photo.to(weight)
+
+        pipeline = sys.modules[type(model).__module__.rpartition(".")[0] + ".pipeline"]
 
         def grid():
-            features = model.encoder(photo, timesteps)
-            return model.view.volume(features, model.view.camera_predictor(features), timesteps)
+            features = pipeline.encode_faces(model, photo)
+            return pipeline.build_grid(model, features, pipeline.predict_source(model, features), fit_steps=2).at(500)
 
         expected = grid()
         patchers = [part.patcher.clone() for part in (encoder, view_model)]
