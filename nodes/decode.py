@@ -13,7 +13,7 @@ from ..nvb_core.model import NVBModel
 from ..nvb_core.sampling import decode_latents
 from ..nvb_core.watermark import add_watermark
 from .images import to_comfy
-from .networks import decoding_bytes, ready
+from .networks import decoding_bytes, decoding_chunk, ready
 from .sockets import CATEGORY
 from .vae import NVBVAE
 
@@ -59,8 +59,9 @@ class NVBDecode(io.ComfyNode):
             raise ConfigError("this VAE is not NVB-Face's; connect the vae of Load NVB-Face Model")
         latents = samples["samples"]
         _check(latents, vae.model)
-        ready(vae.patcher, memory_bytes=decoding_bytes(vae.model, len(latents)))
-        images = decode_latents(vae.model, latents).to(memory.intermediate_device())
+        views_at_once = decoding_chunk(vae.model, vae.patcher.load_device)
+        ready(vae.patcher, memory_bytes=decoding_bytes(vae.model, min(views_at_once, len(latents))))
+        images = decode_latents(vae.model, latents, views_at_once).to(memory.intermediate_device())
         return io.NodeOutput(to_comfy(add_watermark(images, strength) if watermark else images))
 
 

@@ -20,6 +20,7 @@ from ..nvb_core.config import ModelConfig
 from ..nvb_core.errors import ConfigError
 from ..nvb_core.header import FINGERPRINT
 from ..nvb_core.model import NVBModel
+from ..nvb_core.sampling import automatic_chunk
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Of one view and number: ComfyUI's own figure for a Stable Diffusion U-Net, per latent cell. The depth aggregation over
@@ -28,7 +29,7 @@ SAMPLING_BYTES_PER_CELL = 2 * 0.01 * 2**20
 ENCODING_BYTES_PER_PIXEL = 1767  # of one face and number: ComfyUI's figure for an encoder of this kind
 DECODING_BYTES_PER_PIXEL = 2178
 WHOLE = 1e32  # bytes; what ComfyUI itself gives a network that is to be loaded as a whole
-VIEWS_AT_ONCE = 8  # to make room for; a chunk of any size that doesn't fit is halved
+CHUNK_BYTES = 2 * 2**30  # what views computed at once may take on a GPU (chosen); a chunk that doesn't fit is halved
 
 log = logging.getLogger(__name__)
 
@@ -162,12 +163,24 @@ def encoding_bytes(model: NVBModel, faces: int) -> float:
 
 
 def sampling_bytes(denoiser: Denoiser, views: int) -> float:
-    """Memory that sampling some views takes, a chunk of them at a time."""
-    cells = denoiser.config.latent_size**2
-    return min(views, VIEWS_AT_ONCE) * cells * SAMPLING_BYTES_PER_CELL * bytes_per_number(denoiser.unet)
+    """Memory that sampling views at once takes."""
+    return views * denoiser.config.latent_size**2 * SAMPLING_BYTES_PER_CELL * bytes_per_number(denoiser.unet)
 
 
 def decoding_bytes(model: NVBModel, views: int) -> float:
-    """Memory that decoding some views takes, a chunk of them at a time."""
-    pixels = model.config.image_size**2
-    return min(views, VIEWS_AT_ONCE) * DECODING_BYTES_PER_PIXEL * pixels * bytes_per_number(model.vae)
+    """Memory that decoding views at once takes."""
+    return views * model.config.image_size**2 * DECODING_BYTES_PER_PIXEL * bytes_per_number(model.vae)
+
+
+def sampling_chunk(denoiser: Denoiser, device: torch.device) -> int:
+    """Views to sample at once."""
+    return _chunk(sampling_bytes(denoiser, 1), device)
+
+
+def decoding_chunk(model: NVBModel, device: torch.device) -> int:
+    """Views to decode at once."""
+    return _chunk(decoding_bytes(model, 1), device)
+
+
+def _chunk(bytes_per_view: float, device: torch.device) -> int:
+    return min(automatic_chunk(device), max(1, int(CHUNK_BYTES // bytes_per_view)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import cast
 
 import comfy.model_management as memory
@@ -14,7 +15,7 @@ from torch import Tensor
 from ..nvb_core.errors import ConfigError
 from ..nvb_core.model import NVBModel
 from ..nvb_core.sampling import SamplingOptions, StepInfo, sample_latents
-from .networks import encoding_bytes, ready, require_same_features, sampling_bytes
+from .networks import encoding_bytes, ready, require_same_features, sampling_bytes, sampling_chunk
 from .preview import tiled
 from .sockets import CATEGORY, FACE_MAJOR, DenoiserPart, DenoiserSocket, DifferencePart, ViewFeaturesSocket, ViewsOfGrid
 from .widgets import seed_input, steps_input
@@ -97,13 +98,15 @@ def _sample(denoiser: DenoiserPart, views: ViewsOfGrid, options: SamplingOptions
     """Latents (B·N, Z, h, w)."""
     grid, features, model = views.grid, views.values, denoiser.model
     require_same_features(grid.view.model.config, model.config, "view features and denoiser")
+    views_at_once = options.views_per_chunk or sampling_chunk(model, denoiser.patcher.load_device)
     room = encoding_bytes(grid.features.encoder.model, features.faces)
-    room += sampling_bytes(model, features.faces * features.views_per_face)
+    room += sampling_bytes(model, min(views_at_once, features.faces * features.views_per_face))
     ready(grid.features.encoder.patcher, grid.view.patcher, denoiser.patcher, memory_bytes=room)
     bar = ProgressBar(options.steps)
+    dtype = next(model.context.parameters()).dtype  # the view model may have another
 
     def context(timestep: int, start: int, end: int) -> Tensor:
-        return model.context(features.at(timestep, start, end))
+        return model.context(features.at(timestep, start, end).to(dtype))
 
     def interrupted() -> bool:
         memory.throw_exception_if_processing_interrupted()  # ComfyUI's own exception says so, not a result
@@ -120,7 +123,7 @@ def _sample(denoiser: DenoiserPart, views: ViewsOfGrid, options: SamplingOptions
         context,
         features.faces,
         features.views_per_face,
-        options,
+        replace(options, views_per_chunk=views_at_once),
         on_step,
         interrupted,
         on_halved,

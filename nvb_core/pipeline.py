@@ -86,7 +86,7 @@ def build_grid(model: NVBModel, features: TimeConditioned, source: Cameras, fit_
 
     @torch.no_grad()
     def compute(timestep: int) -> Tensor:
-        value = features.at(timestep)
+        value = features.at(timestep).to(next(model.view.volume.parameters()).dtype)  # the encoder may have another
         if len(source) != len(value):
             raise ConfigError(f"{len(source)} source cameras for {len(value)} faces; give one for each")
         timesteps = torch.full((len(value),), timestep, device=value.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -154,6 +155,36 @@ def test_a_chunk_that_does_not_fit_is_halved_and_said(
     finally:
         handle.remove()
     assert [record.args for record in caplog.records if "out of memory" in record.message] == [(3,), (2,)]
+
+
+def test_networks_of_other_number_formats_meet(
+    pack: Pack, parts: SimpleNamespace, model: Any, grid: Any, crops: torch.Tensor
+) -> None:
+    networks, sockets = pack.module("nodes.networks"), pack.module("nodes.sockets")
+    half = copy.deepcopy(model).to(torch.bfloat16)
+    view_model = sockets.NetworkPart(half, networks.managed(networks.NVBViewTransform(half)))
+    encoder = sockets.NetworkPart(half, networks.managed(networks.NVBEncoder(half)))
+    camera = poses(pack, yaw_deg=0)
+    expected = sample(pack, parts, pack.node("NVBSampleViews").execute(grid, camera).args[0])
+    for one, other in ((parts.encoder, view_model), (encoder, parts.view_model)):
+        features, _ = pack.node("NVBEncodeFace").execute(one, crops).args
+        mixed = pack.node("NVBBuildGrid").execute(other, features).args[0]
+        latents = sample(pack, parts, pack.node("NVBSampleViews").execute(mixed, camera).args[0])
+        assert (latents - expected).norm() < 0.2 * expected.norm()
+
+
+def test_views_computed_at_once_fit_in_what_is_made_room_for(pack: Pack) -> None:
+    networks, presets = pack.module("nodes.networks"), pack.module("nvb_core.config").PRESETS
+    number = torch.nn.Linear(1, 1).half()
+    gpu, chunks = torch.device("cuda"), {}
+    for name in ("mini", "sd21"):
+        model = SimpleNamespace(config=presets[name], unet=number, vae=number)
+        chunks[name] = networks.sampling_chunk(model, gpu), networks.decoding_chunk(model, gpu)
+        for chunk, needed in zip(chunks[name], (networks.sampling_bytes, networks.decoding_bytes), strict=True):
+            assert needed(model, chunk) <= 2 * 2**30
+            assert chunk == 64 or needed(model, chunk + 1) > 2 * 2**30
+        assert networks.sampling_chunk(model, torch.device("cpu")) <= 8
+    assert chunks == {"mini": (64, 30), "sd21": (12, 1)}
 
 
 def test_a_grid_is_fitted_as_often_as_asked(pack: Pack, parts: SimpleNamespace, crops: torch.Tensor) -> None:

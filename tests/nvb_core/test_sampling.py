@@ -325,6 +325,8 @@ def test_chunks_cover_all_views_in_order(views: int, size: int, expected: list[i
 def failures() -> Iterator[tuple[BaseException, bool]]:
     yield torch.cuda.OutOfMemoryError("CUDA out of memory"), True
     yield RuntimeError(CPU_OUT_OF_MEMORY), True
+    yield RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"), True
+    yield RuntimeError("MPS backend out of memory (MPS allocated: 8.9 GB, max allowed: 9.07 GB)"), True
     yield MemoryError(), True
     yield RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False
     yield ValueError("can't allocate memory"), False
