@@ -46,6 +46,14 @@ def frustum_points(cam2world: Tensor, intrinsics: Tensor, extent: float, depth_s
     return turned + origin[:, None, None, None, :]
 
 
+def _trilinear(grid: Tensor, points: Tensor) -> Tensor:
+    """Samples of grids (B, C, z, y, x) at points (B, D, h, w, 3) of [-1, 1]³: (B, C, D, h, w)."""
+    device = grid.device
+    if device.type == "mps":  # torch can do this on Apple's GPUs from 2.9 only
+        grid, points = grid.cpu(), points.cpu()
+    return F.grid_sample(grid, points, mode="bilinear", padding_mode="zeros", align_corners=False).to(device)
+
+
 def sample_frustum(
     grid: Tensor, cam2world: Tensor, intrinsics: Tensor, extent: float, depth_samples: int, size: int
 ) -> tuple[Tensor, Tensor]:
@@ -61,7 +69,7 @@ def sample_frustum(
     inside = (unit.abs() <= 1).all(dim=-1)
     # All views of a face are stacked along depth: one grid_sample per face, no copy of its grid per view.
     rays = rearrange(unit, "(b n) d h w c -> b (n d) h w c", n=views)
-    features = F.grid_sample(grid.float(), rays, mode="bilinear", padding_mode="zeros", align_corners=False)
+    features = _trilinear(grid.float(), rays)
     features = rearrange(features, "b c (n d) h w -> (b n) c d h w", n=views)
     features = features * inside[:, None]
     return features.to(grid.dtype), inside
