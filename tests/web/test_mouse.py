@@ -178,6 +178,8 @@ def test_a_run_of_notches_is_one_step(open_picker: Open) -> None:
 
 def test_wheel_beside_the_canvas_and_pinching_belong_to_the_graph(open_picker: Open) -> None:
     picker = open_picker()
+    # As Nodes 2.0 does with what comes up to a node.
+    picker.page.evaluate("node.box.addEventListener('wheel', () => graphLog.push('once more'))")
     text = picker.text
     picker.number("yaw_deg").hover()
     picker.page.mouse.wheel(0, 100)

@@ -96,6 +96,7 @@ function shareWithGraph(element) {
   });
   element.addEventListener("wheel", (event) => {
     event.preventDefault();
+    event.stopPropagation(); // or Nodes 2.0 hands it on to the graph once more
     app.canvas?.processMouseWheel?.(event);
   }, { passive: false });
 }
