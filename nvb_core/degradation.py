@@ -15,7 +15,7 @@ from typing import Any, cast, get_args
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, autocast
 
 from .degradation_ops import (
     BlurKernel,
@@ -320,7 +320,7 @@ def degrade(images: Tensor, degradations: Sequence[Degradation], view_seeds: Seq
     at_once = 1 if images.device.type == "cpu" else max(1, _PIXELS_AT_ONCE // math.prod(images.shape[-2:]))
     changed = [i for i, degradation in enumerate(degradations) if not degradation.is_identity]
     result = images.clone()
-    with torch.autocast(images.device.type, enabled=False):  # a caller's would round colours and DCT
+    with autocast(images.device.type, enabled=False):  # a caller's would round colours and DCT
         for start in range(0, len(changed), at_once):
             part = changed[start : start + at_once]
             index = slice(part[0], part[0] + 1) if len(part) == 1 else upload(torch.tensor(part), images.device)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from accelerate import Accelerator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -340,7 +341,7 @@ def test_operations_on_a_device_do_not_grow_with_the_batch(preset: str) -> None:
 def test_a_callers_autocast_changes_nothing() -> None:
     images = torch.rand(4, 3, 32, 32) * 2 - 1
     degradations = [sample_degradation(seed, PRESETS["level2"]) for seed in range(4)]
-    with torch.autocast("cpu", torch.bfloat16):
+    with Accelerator(cpu=True, mixed_precision="bf16").autocast():
         inside = degrade(images, degradations)
     assert torch.equal(inside, degrade(images, degradations))
 
