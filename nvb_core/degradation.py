@@ -10,12 +10,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, cast, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, autocast
+from torch.amp import is_autocast_available
 
 from .degradation_ops import (
     BlurKernel,
@@ -320,7 +322,9 @@ def degrade(images: Tensor, degradations: Sequence[Degradation], view_seeds: Seq
     at_once = 1 if images.device.type == "cpu" else max(1, _PIXELS_AT_ONCE // math.prod(images.shape[-2:]))
     changed = [i for i, degradation in enumerate(degradations) if not degradation.is_identity]
     result = images.clone()
-    with autocast(images.device.type, enabled=False):  # a caller's would round colours and DCT
+    kind = images.device.type
+    # A caller's would round colours and DCT.
+    with autocast(kind, enabled=False) if is_autocast_available(kind) else nullcontext():
         for start in range(0, len(changed), at_once):
             part = changed[start : start + at_once]
             index = slice(part[0], part[0] + 1) if len(part) == 1 else upload(torch.tensor(part), images.device)

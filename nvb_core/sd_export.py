@@ -35,7 +35,10 @@ def require_sd_shape(config: ModelConfig) -> None:
 
 
 def write_diffusers_folder(model: NVBModel, folder: Path, dtype: torch.dtype) -> None:
-    """FOLDER/unet, vae and scheduler; the folder appears whole or not at all. Raises ConfigError or OutputError."""
+    """FOLDER/unet, vae and scheduler; the folder appears whole or not at all.
+
+    Raises ConfigError, OccupiedError or OutputError.
+    """
     require_sd_shape(model.config)
     kl = model.vae.kl
     kl.register_to_config(scaling_factor=model.config.vae.scaling_factor)

@@ -144,7 +144,7 @@ def is_finished(target: Path, record: dict[str, Any], photo: Path) -> bool:
 
 
 def save(picture: Image.Image, path: Path, record: dict[str, Any]) -> None:
-    """Write a PNG with its record; a file there that isn't a degraded picture is left alone (OutputError)."""
+    """Write a PNG with its record; a file there that isn't a degraded picture is left alone (OccupiedError)."""
     refuse_foreign(path, DEGRADED_KEY)
     write_png(picture, path, DEGRADED_KEY, record)
 

@@ -12,7 +12,7 @@ from nvb_core.adapted import adapted_model
 from nvb_core.backbone import Base, read_base
 from nvb_core.checkpoint import load_model, save_model
 from nvb_core.config import MINI, ModelConfig, ScheduleConfig
-from nvb_core.errors import ConfigError, OutputError
+from nvb_core.errors import ConfigError, OccupiedError
 from nvb_core.model import NVBModel
 from nvb_core.sd_export import write_diffusers_folder, write_single_file
 from tests.nvb_core.test_adapted import CONFIG, predict
@@ -77,7 +77,7 @@ def test_a_single_file_has_the_originals_names_and_shapes(
 
 def test_a_folder_of_somebody_else_stays(merged: NVBModel, tmp_path: Path) -> None:
     before = (tmp_path / "base" / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
-    with pytest.raises(OutputError, match="did not leave"):
+    with pytest.raises(OccupiedError, match="did not leave"):
         write_diffusers_folder(merged, tmp_path / "base", torch.float32)
     assert (tmp_path / "base" / "unet" / "diffusion_pytorch_model.safetensors").read_bytes() == before
     write_diffusers_folder(merged, tmp_path / "out", torch.float32)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nvb_core import staging
-from nvb_core.errors import OutputError
+from nvb_core.errors import OccupiedError, OutputError
 from nvb_core.staging import STAGE, staged_folder, write_atomically, writing
 
 NAMES = ("views", "sheet.png")
@@ -80,7 +80,7 @@ def test_a_failure_keeps_the_old_result(tmp_path: Path) -> None:
 def test_refuses_to_replace_what_is_not_its_own(tmp_path: Path) -> None:
     (tmp_path / "views").mkdir()
     (tmp_path / "views" / "django.py").write_text("mine")
-    with pytest.raises(OutputError, match="views"):
+    with pytest.raises(OccupiedError, match="views"):
         publish(tmp_path, "new")
     assert content(tmp_path) == {"views/django.py": "mine"}
 
@@ -97,7 +97,7 @@ def test_a_second_process_is_kept_out(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with staged_folder(out, "done", NAMES, is_ours) as stage:
         fill(stage, "old")
-        with pytest.raises(OutputError, match=r"out: another nvb-face is writing here"):
+        with pytest.raises(OccupiedError, match=r"out: another nvb-face is writing here"):
             publish(out, "new")
     assert content(out) == OLD
     publish(out, "new")

@@ -71,7 +71,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 def write_inputs(benchmark: FaceBenchmark, seeds: Sequence[int], level: Level, out: Path) -> None:
-    """Write all files of a level; the folder then holds them, or what it held before. Raises OutputError."""
+    """Write all files of a level; the folder then holds them, or what it held before.
+
+    Raises OccupiedError or OutputError.
+    """
     earlier = read_marker(out)
     replaced = sorted({*seeds, *(earlier["seeds"] if earlier else ())})
     entries = [LABELS, *(f"{seed:08d}" for seed in replaced)]

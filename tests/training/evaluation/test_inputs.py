@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from nvb_core.cameras import Cameras
-from nvb_core.errors import ConfigError, OutputError
+from nvb_core.errors import ConfigError, OccupiedError
 from nvb_core.images import load_image
 from training.evaluation import cli
 from training.evaluation.benchmark import Benchmark
@@ -86,7 +86,7 @@ def test_fewer_heads_leave_no_old_ones(heads: Benchmark, tmp_path: Path) -> None
 
 def test_foreign_files_are_left_alone(heads: Benchmark, tmp_path: Path) -> None:
     (tmp_path / "dataset.json").write_text("mine")
-    with pytest.raises(OutputError, match=r"holds dataset\.json"):
+    with pytest.raises(OccupiedError, match=r"holds dataset\.json"):
         export(heads, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["dataset.json"]
     assert (tmp_path / "dataset.json").read_text() == "mine"
