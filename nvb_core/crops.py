@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .align import CropBox, default_box
-from .detect import FaceBox, detect_faces, select_faces
+from .detect import FaceBox, find_faces
 from .errors import ConfigError, FaceNotFoundError, ImageError
 
 ADVICE = 'paint the face into the mask input, give a box "x,y,size", or set faces to center for the picture\'s middle'
@@ -36,8 +36,7 @@ def find_boxes(photo: Tensor, choice: str | int) -> list[CropBox]:
     if choice == "center":
         return [CropBox(width / 2, height / 2, min(width, height))]
     try:
-        faces = detect_faces(photo, every_size=choice != "largest")
-        return [default_box(face) for face in select_faces(faces, choice)]
+        return [default_box(face) for face in find_faces(photo, choice)]
     except FaceNotFoundError as error:
         found, _, _ = str(error).partition(";")  # the rest of it speaks of the command line
         raise FaceNotFoundError(f"{found}; {ADVICE}") from None

@@ -85,6 +85,11 @@ def _overlap(one: FaceBox, other: FaceBox) -> bool:
     return distance < max(one.size_px, other.size_px) / 2
 
 
+def find_faces(pixels: Tensor, choice: str | int) -> list[FaceBox]:
+    """The chosen faces of a photo (3, H, W) in [-1, 1]; see `select_faces`. Raises FaceNotFoundError."""
+    return select_faces(detect_faces(pixels, every_size=choice != "largest"), choice)
+
+
 def select_faces(boxes: Sequence[FaceBox], choice: str | int) -> list[FaceBox]:
     """The "largest" face, "all" of them, or the one at an index counting from 0, largest first.
 

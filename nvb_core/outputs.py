@@ -61,8 +61,8 @@ class FaceResult:
     """(M, 3, S, S) in [-1, 1]."""
     turntable_cameras: Cameras | None = None
     """(M)."""
-    turntable_steps: int | None = None
-    """Denoising steps of the turntable; None: as many as the views'."""
+    turntable_steps: int = 0
+    """Denoising steps of the turntable."""
 
 
 def write_face(result: FaceResult, folder: Path) -> None:
@@ -74,7 +74,7 @@ def write_face(result: FaceResult, folder: Path) -> None:
         write_png(to_pil(image), folder / name, replace(result.provenance, camera=record))
     write_png(result.sheet, folder / "sheet.png", result.provenance)
     if result.turntable is not None:
-        provenance = replace(result.provenance, steps=result.turntable_steps or result.provenance.steps)
+        provenance = replace(result.provenance, steps=result.turntable_steps)
         write_mp4(ping_pong(result.turntable), folder / "turntable.mp4", provenance)
     lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in _manifest(result, names).items()]
     (folder / MARKER).write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")

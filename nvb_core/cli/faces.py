@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..align import CropBox, default_box
-from ..detect import FaceBox, detect_faces, select_faces
+from ..detect import FaceBox, find_faces
 from ..errors import ConfigError
 from .views import parse_numbers
 
@@ -41,8 +41,7 @@ class FacePlan:
         if self.center:
             return [CropBox(width / 2, height / 2, min(width, height))]
         if self.box is None:
-            faces = detect_faces(pixels, every_size=self.face != "largest")
-            return [default_box(face) for face in select_faces(faces, self.face)]
+            return [default_box(face) for face in find_faces(pixels, self.face)]
         if not (self.box.x + self.box.size_px <= width and self.box.y + self.box.size_px <= height):
             shown = f"{self.box.x:g},{self.box.y:g},{self.box.size_px:g}"
             raise ConfigError(f"--box {shown} leaves the photo of {width}×{height} pixels; give x,y,size inside it")

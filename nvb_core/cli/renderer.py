@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import sys
 import time
@@ -94,9 +93,7 @@ class Renderer:
         for index, box in enumerate(boxes):
             self._render_face(photo, box, face_folder(job, index) if each else job.folder)
         if each and self.overwrite:
-            with writing(job.folder):
-                for index in itertools.takewhile(lambda i: face_folder(job, i).is_dir(), itertools.count(len(boxes))):
-                    remove_face(face_folder(job, index))  # of what is replaced, which had more faces
+            remove_faces(job, len(boxes))
 
     def _render_face(self, photo: LoadedImage, box: CropBox, folder: Path) -> None:
         request = self.plan.request(photo, box)
@@ -164,6 +161,14 @@ class Renderer:
 def face_folder(job: Job, index: int) -> Path:
     """Where one of all faces of a photo goes."""
     return job.folder / f"face{index}"
+
+
+def remove_faces(job: Job, first: int) -> None:
+    """Remove results of faces from the `first` on: what they lay beside is replaced, and had more."""
+    with writing(job.folder):
+        while (folder := face_folder(job, first)).is_dir():
+            remove_face(folder)
+            first += 1
 
 
 def make_sheet(

@@ -107,7 +107,7 @@ class FaceFolder:
             _load_source(root, index, side, size, keep, show_progress)
             for root, index, side in zip(roots, indices, sides, strict=True)
         )
-        views = [bool(view) for index in indices for view in index.is_view]
+        views = [is_view for index in indices for is_view in index.is_view]
         names = [(i, subject) for i, index in enumerate(indices) for subject in index.subjects]
         return cls(sources, _group(names, views), size, tuple(weights))
 

@@ -18,6 +18,7 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -53,27 +54,27 @@ class FaceIndex:
         return ~self.labels.isnan().any(dim=1)
 
     @property
-    def is_view(self) -> Tensor:
-        """(N,) bool: which images are a view of their subject that no earlier one is, of known camera.
+    def is_view(self) -> list[bool]:
+        """(N) which images are a view of their subject that no earlier one is, of known camera.
 
         An image may be listed twice. Of a photo that was converted from EG3D's data sets there are numbered copies,
         and mirrored ones, which show another face.
         """
         one_photo = self.meta.get("converted_from") == "eg3d"
-        mirrored = [one_photo and PurePosixPath(path).stem.startswith("mirror") for path in self.paths]
         seen: set[str] = set()
-        views = self.has_camera & ~torch.tensor(mirrored, dtype=torch.bool)
-        for i in views.nonzero()[:, 0].tolist():
-            name = self.subjects[i] if one_photo else self.paths[i]
-            views[i] = name not in seen
-            seen.add(name)
+        views = []
+        for path, subject, known in zip(self.paths, self.subjects, self.has_camera.tolist(), strict=True):
+            name = subject if one_photo else path
+            mirrored = one_photo and PurePosixPath(path).stem.startswith("mirror")
+            views.append(known and not mirrored and name not in seen)
+            if views[-1]:
+                seen.add(name)
         return views
 
     @property
     def most_views(self) -> int:
         """Views of the subject that has most."""
-        pairs = zip(self.subjects, self.is_view.tolist(), strict=True)
-        return max(Counter(subject for subject, is_view in pairs if is_view).values(), default=0)
+        return max(Counter(compress(self.subjects, self.is_view)).values(), default=0)
 
     def only(self, split: Split) -> FaceIndex:
         """The entries of a split: the file's own where it names them, else `derived_split` of the subject."""

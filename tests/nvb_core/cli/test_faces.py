@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from nvb_core import detect
 from nvb_core.align import CropBox, default_box
-from nvb_core.cli import faces
 from nvb_core.cli.faces import FaceOptions, plan_faces
 from nvb_core.detect import FaceBox
 from nvb_core.errors import ConfigError, FaceNotFoundError
@@ -15,7 +15,7 @@ FOUND = [FaceBox(10, 10, 50), FaceBox(120, 20, 30)]
 
 @pytest.fixture(autouse=True)
 def _two_faces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(faces, "detect_faces", lambda pixels, every_size: FOUND[: len(FOUND) if every_size else 1])
+    monkeypatch.setattr(detect, "detect_faces", lambda pixels, every_size: FOUND[: len(FOUND) if every_size else 1])
 
 
 @pytest.mark.parametrize(("face", "expected"), [("largest", FOUND[:1]), ("all", FOUND), ("1", FOUND[1:])])
@@ -29,7 +29,7 @@ def test_a_face_that_is_not_there() -> None:
 
 
 def test_given_box_and_centre_need_no_detection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(faces, "detect_faces", lambda *_, **__: pytest.fail("looked for faces"))
+    monkeypatch.setattr(detect, "detect_faces", lambda *_, **__: pytest.fail("looked for faces"))
     assert plan_faces(FaceOptions(box="150,50,50")).boxes(PHOTO) == [default_box(FaceBox(150, 50, 50))]
     assert plan_faces(FaceOptions(center=True)).boxes(PHOTO) == [CropBox(100, 50, 100)]
 

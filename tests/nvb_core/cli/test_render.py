@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from nvb_core import outputs
+from nvb_core import detect, outputs
 from nvb_core.cameras import Cameras
-from nvb_core.cli import degrade, faces, renderer
+from nvb_core.cli import degrade, renderer
 from nvb_core.detect import FaceBox
 from nvb_core.provenance import read_png
 
@@ -117,7 +117,7 @@ class TestResults:
 
     def test_all_faces(self, run: Run, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         found = [FaceBox(5, 5, 20), FaceBox(30, 5, 15)]
-        monkeypatch.setattr(faces, "detect_faces", lambda pixels, every_size: found)
+        monkeypatch.setattr(detect, "detect_faces", lambda pixels, every_size: found)
         arguments = ["--steps", "2", "--views", "2", "--no-turntable", "--no-refine", "--face", "all"]
         assert run(*arguments, fast=False)[0] == 0
         assert [p.name for p in sorted((out / "photo").iterdir())] == ["face0", "face1"]

@@ -354,7 +354,11 @@ def _key(recording: Recording, root: Path) -> list[Any]:
 
 
 def _is_done(record: dict[str, Any] | None, key: list[Any], out: Path) -> bool:
-    return record is not None and record["key"] == key and all((out / name).is_file() for name, _ in record["images"])
+    return record is not None and record["key"] == key and _is_whole(record, out)
+
+
+def _is_whole(record: dict[str, Any], out: Path) -> bool:
+    return all((out / name).is_file() for name, _ in record["images"])
 
 
 def _finish(
@@ -365,8 +369,7 @@ def _finish(
     test_participants: tuple[str, ...],
 ) -> CaptureReport:
     """Write report and index of all that is done."""
-    asked_for = {recording.name for recording in capture.recordings}
-    records = [record for name, record in done.items() if name in asked_for or _is_done(record, record["key"], out)]
+    records = [record for record in done.values() if _is_whole(record, out)]
     images = sorted((name, label) for record in records for name, label in record["images"])
     subjects = [name.rpartition("-")[0] for name, _ in images]
     dropped = (*capture.dropped, *(Dropped(*entry) for record in records for entry in record["dropped"]))
