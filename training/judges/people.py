@@ -9,7 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -41,14 +41,17 @@ SCENE_SEEDS = 1_000_000_000
 
 @dataclass(frozen=True)
 class People:
-    """Which people, and how many pictures of each."""
+    """Which people, and how many pictures of each scene."""
 
     first_seed: int
     count: int
+    views: int = VIEWS
 
     def __post_init__(self) -> None:
         if not 1 <= self.count <= 500_000 or self.first_seed < TRAINING_SEED:
             raise ConfigError(f"{self.count} people from seed {self.first_seed}: must be 1–500000 from {TRAINING_SEED}")
+        if not 1 <= self.views <= VIEWS:
+            raise ConfigError(f"{self.views} views of a scene: must be in 1–{VIEWS}")
 
     @property
     def seeds(self) -> range:
@@ -85,8 +88,8 @@ def sample_cameras(seed: int, scene: int) -> Cameras:
     return Cameras(cameras.cam2world, intrinsics)
 
 
-def render_person(folder: Path, seed: int) -> None:
-    """Render a person's pictures into a hidden folder and move it into place whole."""
+def render_person(folder: Path, seed: int, views: int = VIEWS) -> None:
+    """Render a person's pictures into a hidden folder and move it into place whole, for what is there of the person."""
     from ..heads.expression import sample_expression
     from ..heads.render import render
     from ..heads.scene import build_scene
@@ -98,9 +101,10 @@ def render_person(folder: Path, seed: int) -> None:
         for scene in range(SCENES):
             built = build_scene(in_scene(person, scene), sample_expression(scene_seed(seed, scene)), SIZE)
             # A lens per camera: the renderer takes one focal length for all it draws at once.
-            for view, camera in enumerate(sample_cameras(seed, scene)):
+            for view, camera in enumerate(sample_cameras(seed, scene)[:views]):
                 [rgb] = render(built, camera, SIZE, SAMPLES).rgb
                 to_pil(rgb).save(partial / f"{scene}-{view}.png", format="PNG", compress_level=3)
+        shutil.rmtree(folder / f"{seed:08d}", ignore_errors=True)
         os.replace(partial, folder / f"{seed:08d}")
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -114,20 +118,22 @@ def render_people(folder: Path, people: People, workers: int) -> Iterator[int]:
         folder.mkdir(parents=True, exist_ok=True)
         for stale in folder.glob(".????????.*"):
             shutil.rmtree(stale, ignore_errors=True)
-        missing = [seed for seed in people.seeds if not (folder / f"{seed:08d}").is_dir()]
+        last = f"{SCENES - 1}-{people.views - 1}.png"
+        missing = [seed for seed in people.seeds if not (folder / f"{seed:08d}" / last).is_file()]
         if missing:
             prepare("cpu")
             with multiprocessing.get_context("spawn").Pool(workers, _start_worker) as pool:
-                yield from pool.imap_unordered(_render_job, [(folder, seed) for seed in missing])
-        write_people(folder, people.seeds)
+                yield from pool.imap_unordered(_render_job, [(folder, seed, people.views) for seed in missing])
+        write_people(folder, people)
 
 
-def write_people(folder: Path, seeds: Sequence[int]) -> None:
+def write_people(folder: Path, people: People) -> None:
     """Write dataset.json of rendered people: every person a subject; labels follow from the seeds."""
-    names = [(seed, scene, view) for seed in seeds for scene in range(SCENES) for view in range(VIEWS)]
-    labels = torch.cat([sample_cameras(seed, scene).to_eg3d() for seed in seeds for scene in range(SCENES)])
-    paths = [f"{seed:08d}/{scene}-{view}.png" for seed, scene, view in names]
-    write_index(folder, paths, labels, [f"person-{seed:08d}" for seed, _, _ in names], {"margin": 1.0})
+    scenes = [(seed, scene) for seed in people.seeds for scene in range(SCENES)]
+    labels = torch.cat([sample_cameras(seed, scene)[: people.views].to_eg3d() for seed, scene in scenes])
+    pictures = [(seed, f"{seed:08d}/{scene}-{view}.png") for seed, scene in scenes for view in range(people.views)]
+    subjects = [f"person-{seed:08d}" for seed, _ in pictures]
+    write_index(folder, [path for _, path in pictures], labels, subjects, {"margin": 1.0})
 
 
 def scene_of(path: str) -> int:
@@ -142,6 +148,6 @@ def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops the work
 
 
-def _render_job(job: tuple[Path, int]) -> int:
+def _render_job(job: tuple[Path, int, int]) -> int:
     render_person(*job)
     return job[1]

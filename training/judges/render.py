@@ -9,7 +9,7 @@ from pathlib import Path
 from nvb_core.cli import interruptible
 from nvb_core.errors import NVBError
 
-from .people import HELD_OUT_SEED, TRAINING_SEED, People, render_people
+from .people import HELD_OUT_SEED, TRAINING_SEED, VIEWS, People, render_people
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,9 @@ class Options:
     out: Path
     """Folder to write."""
     count: int = 1200
-    """People, twelve pictures each."""
+    """People, in three scenes each."""
+    views: int = VIEWS
+    """Cameras of each scene."""
     held_out: bool = False
     """People to test on instead of to learn from."""
     workers: int = 2
@@ -34,7 +36,7 @@ def main() -> int:
     try:
         with interruptible():
             options = tyro.cli(Options, prog="python -m training.judges.render")
-            people = People(HELD_OUT_SEED if options.held_out else TRAINING_SEED, options.count)
+            people = People(HELD_OUT_SEED if options.held_out else TRAINING_SEED, options.count, options.views)
             for _ in track(render_people(options.out, people, options.workers), "people", total=people.count):
                 pass
     except NVBError as error:

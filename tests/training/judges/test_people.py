@@ -61,6 +61,22 @@ def test_seeds_of_other_uses_are_refused(first_seed: int) -> None:
         People(first_seed, 1)
 
 
+@pytest.mark.parametrize("views", [0, VIEWS + 1])
+def test_views_beyond_the_cameras_of_a_scene_are_refused(views: int) -> None:
+    with pytest.raises(ConfigError, match=f"{views} views of a scene: must be in 1–{VIEWS}"):
+        People(TRAINING_SEED, 1, views)
+
+
+@pytest.mark.parametrize(("first", "then", "rendered"), [(1, 2, 1), (2, 1, 0)])
+def test_a_folder_of_fewer_views_is_rendered_again(tmp_path: Path, first: int, then: int, rendered: int) -> None:
+    assert len(list(render_people(tmp_path, People(TRAINING_SEED, 1, first), workers=1))) == 1
+    assert len(list(render_people(tmp_path, People(TRAINING_SEED, 1, then), workers=1))) == rendered
+    [source] = FaceFolder.load(tmp_path, SIZE).sources
+    expected = torch.cat([sample_cameras(TRAINING_SEED, scene)[:then].to_eg3d() for scene in range(SCENES)])
+    assert torch.equal(source.cameras.to_eg3d(), expected)
+    assert [path.name for path in source.files[:then]] == [f"0-{view}.png" for view in range(then)]
+
+
 def test_rendered_people_are_a_face_folder(tmp_path: Path) -> None:
     people = People(TRAINING_SEED, 1)
     assert list(render_people(tmp_path, people, workers=1)) == [TRAINING_SEED]
