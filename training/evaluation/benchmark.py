@@ -13,14 +13,10 @@ import hashlib
 import json
 import os
 import shutil
-import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,10 +26,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from nvb_core.cameras import Cameras
-from nvb_core.errors import ConfigError, NVBError
+from nvb_core.errors import ConfigError
 from nvb_core.images import load_image, to_pil
 from nvb_core.staging import PARTIAL_SUFFIX, writing
 
+from ..processes import in_processes
 from .metrics import PosedView
 
 HELD_OUT_SEED = 1_000_000
@@ -191,27 +188,9 @@ class Benchmark:
             self.folder.mkdir(parents=True, exist_ok=True)
             _remove_abandoned(self.folder)
             (self.folder / "settings.json").write_text(settings, encoding="utf-8")
-            if workers == 1:
-                for seed in seeds:
-                    render_face(self.folder, seed, self.settings)
-                    yield seed
-            else:
-                yield from self._render_in_processes(seeds, workers)
-
-    def _render_in_processes(self, seeds: Sequence[int], workers: int) -> Iterator[int]:
-        count = min(workers, len(seeds))
-        with ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_start_worker) as pool:
-            jobs = {pool.submit(render_face, self.folder, seed, self.settings): seed for seed in seeds}
-            try:
-                for job in as_completed(jobs):
-                    job.result()
-                    yield jobs[job]
-            except BrokenProcessPool:
-                raise NVBError(
-                    f"a process that renders heads was killed; free memory or use fewer than --workers {count}"
-                ) from None
-            finally:
-                pool.shutdown(cancel_futures=True)
+            jobs = [(self.folder, seed, self.settings) for seed in seeds]
+            for _, seed, _ in in_processes(render_face, jobs, workers):
+                yield seed
 
     def load(self, seed: int) -> BenchmarkFace:
         """A rendered identity."""
@@ -239,8 +218,3 @@ def digest(settings: Mapping[str, Any], sources: Sequence[Path]) -> str:
 def picture_names(views: int) -> list[str]:
     """Files of an identity, in the order of FaceCameras.all."""
     return ["input.png", *(f"view_{i:02d}.png" for i in range(views)), "pair_0.png", "pair_1.png"]
-
-
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops the work
-    torch.set_num_threads(1)

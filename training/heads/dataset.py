@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import shutil
-import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ from nvb_core.cameras import Cameras
 from nvb_core.errors import ConfigError
 from nvb_core.staging import writing
 
+from ..processes import in_processes
 from .views import sample_view_cameras, with_margin
 
 INDEX = "dataset.json"
@@ -165,26 +164,8 @@ def _render_seeds(folder: Path, heads: HeadSet, seeds: list[int], workers: int, 
     if not seeds:
         return
     prepare(device)
-    if workers == 1:
-        for seed in seeds:
-            render_subject(folder, heads, seed, device)
-            yield seed
-        return
-    jobs = [(folder, heads, seed, device) for seed in seeds]
-    with multiprocessing.get_context("spawn").Pool(workers, _start_worker) as pool:
-        yield from pool.imap_unordered(_run_job, jobs)
-
-
-def _start_worker() -> None:
-    """Workers are the parallelism, and Ctrl-C is the parent's to handle."""
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _run_job(job: tuple[Path, HeadSet, int, str]) -> int:
-    folder, heads, seed, device = job
-    render_subject(folder, heads, seed, device)
-    return seed
+    for _, _, seed, _ in in_processes(render_subject, [(folder, heads, seed, device) for seed in seeds], workers):
+        yield seed
 
 
 def contact_sheet(folder: Path, heads: HeadSet, rows: int = 12) -> Image.Image:

@@ -6,7 +6,6 @@ scene; glasses come and go, and in every third scene the hair is another's (a be
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import shutil
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from nvb_core.staging import writing
 
 from ..data import write_index
 from ..heads.identity import Identity, sample_identity
+from ..processes import in_processes
 
 SIZE = 96
 """Side in pixels of what the judges see (chosen)."""
@@ -122,8 +122,8 @@ def render_people(folder: Path, people: People, workers: int) -> Iterator[int]:
         missing = [seed for seed in people.seeds if not (folder / f"{seed:08d}" / last).is_file()]
         if missing:
             prepare("cpu")
-            with multiprocessing.get_context("spawn").Pool(workers, _start_worker) as pool:
-                yield from pool.imap_unordered(_render_job, [(folder, seed, people.views) for seed in missing])
+            for _, seed, _ in in_processes(render_person, [(folder, seed, people.views) for seed in missing], workers):
+                yield seed
         write_people(folder, people)
 
 
@@ -139,15 +139,3 @@ def write_people(folder: Path, people: People) -> None:
 def scene_of(path: str) -> int:
     """Which scene a picture shows, by its name."""
     return int(Path(path).name.partition("-")[0])
-
-
-def _start_worker() -> None:
-    import signal
-
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops the work
-
-
-def _render_job(job: tuple[Path, int, int]) -> int:
-    render_person(*job)
-    return job[1]
