@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -65,8 +65,8 @@ PEAK_TFLOPS = {"H100": 989.0, "H200": 989.0, "A100": 312.0, "L40S": 362.0, "RTX 
 class Options:
     """Measure both training steps."""
 
-    model: str = "sd21"
-    """sd21, sd15 or shrunken."""
+    model: Literal["sd21", "sd15", "shrunken"] = "sd21"
+    """Whose sizes."""
     steps: int = 20
     """Steps to time, after as many to warm up; 0 only counts the operations."""
     peak_tflops: float = 0.0

@@ -21,6 +21,7 @@ from torch import Tensor
 from nvb_core.cameras import Cameras
 from nvb_core.checkpoint import DEFAULT_WEIGHTS, load_model
 from nvb_core.degradation import degrade
+from nvb_core.errors import ConfigError
 from nvb_core.model import NVBModel
 from nvb_core.pipeline import ViewFeatures, build_grid, encode_faces, predict_source, sample_views
 from nvb_core.sampling import SamplingOptions, decode_latents, sample_latents
@@ -45,7 +46,7 @@ class Options:
     weights: Path = DEFAULT_WEIGHTS
     """Model."""
     identities: int = 8
-    """Heads."""
+    """Heads; at least 2."""
     views: int = 4
     """Views of each."""
     steps: int = 20
@@ -54,6 +55,10 @@ class Options:
     """How often the views are sampled, from other noise each time; at least 2."""
     folder: Path = Path("out/view_error")
     """Where the rendered heads are kept."""
+
+    def __post_init__(self) -> None:
+        if min(self.identities, self.draws) < 2:
+            raise ConfigError(f"{self.identities} identities and {self.draws} draws; must be at least 2 of each")
 
 
 def pictures_of(model: NVBModel, face: BenchmarkFace, options: Options) -> dict[str, list[Tensor]]:
@@ -119,7 +124,7 @@ def main(options: Options) -> None:
     for name in rows[0]:
         values = np.array([row[name][0] for row in rows])
         naturalness = niqe(torch.cat([row[name][1] for row in rows])) or math.nan
-        error = values.std() / np.sqrt(len(rows))
+        error = values.std(ddof=1) / np.sqrt(len(rows))
         print(f"{name:<40}{values.mean():6.2f} dB ± {error:.2f}   NIQE {naturalness:.2f}")
     features = [feature_errors(model, face) for face in faces]
     for name in features[0]:

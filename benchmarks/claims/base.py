@@ -24,7 +24,7 @@ from training.options import RunOptions, Step1Options, VAEOptions
 from .start import resized, without_time
 
 START = "start"
-"""Stands beside the stages in a checkpoint's training record: which weights the experiments started from."""
+"""Stands beside the stages in a checkpoint's training record: what the experiments of a folder started from."""
 
 
 @dataclass(frozen=True)
@@ -84,16 +84,10 @@ class Shared:
 
 def make_base(shared: Shared, time_aware: bool = True) -> Path:
     """Make what is missing; returns the checkpoint after step 1, in which the encoder may be blind to time."""
+    _make_start(shared)
     heads = HeadSet(first_seed=0, count=shared.identities, views=8, size=shared.size, samples=4, margin=1.25)
     for _ in render_set(shared.heads, heads, shared.workers, "cpu"):
         pass
-    weights = file_sha256(shared.weights)
-    if not shared.start.exists():
-        model = load_model(shared.weights)
-        small = resized(model, shared.size, f"{model.config.name}{shared.size}")
-        save_model(small, shared.start, {**model.metadata["training"], START: {"weights": weights}})
-    elif read_metadata(shared.start)["training"].get(START) != {"weights": weights}:
-        raise ConfigError(f"{shared.folder}: starts from other weights than {shared.weights}; choose another --folder")
     if not is_finished(shared.vae, "vae"):
         vae.train(shared.vae)
     options = shared.step1("step1" if time_aware else "step1-blind")
@@ -103,6 +97,22 @@ def make_base(shared: Shared, time_aware: bool = True) -> Path:
             without_time(stage.model)
         Trainer(stage, options).run()
     return options.out / MODEL_NAME
+
+
+def _make_start(shared: Shared) -> None:
+    """The weights at the size of the experiments. Raises ConfigError for a folder that started otherwise."""
+    start = {"weights": file_sha256(shared.weights), "size": shared.size, "identities": shared.identities}
+    if not shared.start.exists():
+        model = load_model(shared.weights)
+        small = resized(model, shared.size, f"{model.config.name}{shared.size}")
+        save_model(small, shared.start, {**model.metadata["training"], START: start})
+        return
+    found = read_metadata(shared.start)["training"].get(START, {})
+    for key, value in start.items():
+        if found.get(key) != value:
+            raise ConfigError(
+                f"{shared.folder}: starts from {key} {found.get(key)}, not {value}; choose another --folder"
+            )
 
 
 def is_finished(options: RunOptions, stage: str) -> bool:

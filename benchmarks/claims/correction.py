@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import tyro
 from rich.progress import track
-from scipy.stats import bootstrap, spearmanr
+from scipy.stats import spearmanr
 
 from nvb_core.cameras import Cameras
 from nvb_core.checkpoint import file_sha256
@@ -29,9 +29,10 @@ from nvb_core.staging import write_atomically
 from training.evaluation.benchmark import Benchmark, BenchmarkFace, BenchmarkSettings, digest
 from training.evaluation.measure import degrade_input
 from training.evaluation.metrics import psnr
+from training.evaluation.summary import mean_interval
 
 from .table import write_result
-from .variants import Experiment
+from .variants import Experiment, scoring_code
 
 LEVELS = (1, 2)
 
@@ -89,7 +90,7 @@ def measure_heads(model: NVBModel, level: int, options: Options) -> list[HeadErr
         "seed": options.seed,
         "dtype": options.dtype,
     }
-    folder = options.folder / "scores" / f"correction-{digest(described, [Path(__file__)])}"
+    folder = options.folder / "scores" / f"correction-{digest(described, scoring_code())}"
     results = []
     for seed in track(options.seeds, f"level {level}"):
         path = folder / f"{seed:08d}.json"
@@ -102,8 +103,7 @@ def measure_heads(model: NVBModel, level: int, options: Options) -> list[HeadErr
 
 def interval(values: Sequence[float]) -> str:
     """Mean and its 95 % bootstrap interval over heads."""
-    result = bootstrap((np.array(values),), np.mean, rng=np.random.default_rng(0), method="percentile")
-    low, high = result.confidence_interval
+    low, high = mean_interval(np.array(values))
     return f"{np.mean(values):+.2f} ({low:+.2f} to {high:+.2f})"
 
 

@@ -24,9 +24,9 @@ from nvb_core.model import NVBModel
 from nvb_core.sampling import SamplingOptions
 from training.evaluation.benchmark import HELD_OUT_SEED, Benchmark, BenchmarkFace, BenchmarkSettings, digest
 from training.evaluation.measure import GeneratedFaces, MeasureSettings, generate, machine_name, score
+from training.evaluation.run import scoring_sources
 from training.evaluation.scores import IdentityScores, read_scores, write_scores
 from training.export import MODEL_NAME
-from training.judges.judges import reading_sources
 from training.loop import Trainer
 from training.options import Step2Options
 from training.step2 import Step2Stage
@@ -108,7 +108,7 @@ def prepared(model: NVBModel, variant: Variant) -> NVBModel:
 def trained(variant: Variant, experiment: Experiment) -> Path:
     """Train a variant, or what is left of it; returns its checkpoint."""
     base = make_base(experiment, variant.time_aware)
-    folder = experiment.folder / "variants" / f"{variant.name}-{experiment.step2_steps}-{experiment.denoised_views}"
+    folder = variant_folder(variant, experiment, base)
     start = folder / "start.safetensors"
     if not start.exists():
         model = load_model(base)
@@ -133,6 +133,18 @@ def trained(variant: Variant, experiment: Experiment) -> Path:
     return folder / MODEL_NAME
 
 
+def variant_folder(variant: Variant, experiment: Experiment, base: Path) -> Path:
+    """Where a variant of one start and one budget is trained."""
+    described = {
+        "base": file_sha256(base),
+        "seed": experiment.seed,
+        "view": {**SMALL_VIEW, **variant.view},
+        "training": dict(variant.training),
+    }
+    name = f"{variant.name}-{experiment.step2_steps}-{experiment.denoised_views}-{digest(described, [])}"
+    return experiment.folder / "variants" / name
+
+
 def measured(
     name: str, weights: Sequence[Path], pictures: Pictures, level: Level, experiment: Experiment
 ) -> list[IdentityScores]:
@@ -151,7 +163,7 @@ def measured(
             "seed": experiment.seed,
             "dtype": experiment.dtype,
         },
-        reading_sources(),
+        scoring_code(),
     )
     folder = experiment.folder / "scores" / f"{name}-level{level}-{key}"
     missing = [seed for seed in experiment.seeds if not (folder / f"{seed:08d}.json").is_file()]
@@ -162,6 +174,11 @@ def measured(
         for scores in score(faces, pictures(faces, settings), machine):
             write_scores(scores, folder / f"{scores.seed:08d}.json")
     return [read_scores(folder / f"{seed:08d}.json") for seed in experiment.seeds]
+
+
+def scoring_code() -> list[Path]:
+    """Files that scores depend on."""
+    return [*scoring_sources(), *Path(__file__).parent.glob("*.py")]
 
 
 def load_config(path: Path) -> ModelConfig:

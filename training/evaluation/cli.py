@@ -111,9 +111,9 @@ def run_comparison(a: str, b: str, out: Path) -> None:
 
     comparison = compare(Side.read(a), Side.read(b))
     write_comparison(comparison, out)
-    console = Console()
+    console = Console(markup=False, highlight=False, emoji=False)
     console.print(to_table(comparison))
-    console.print(f"wrote {out / 'comparison.md'} and comparison.json", highlight=False, soft_wrap=True)
+    console.print(f"wrote {out / 'comparison.md'} and comparison.json", soft_wrap=True)
 
 
 def run(options: Options) -> None:
@@ -147,19 +147,19 @@ def _report(plan: Plan) -> None:
     from .levels import write_levels
     from .report import to_table, write_report
 
-    options, console = plan.options, Console()
+    options, console = plan.options, Console(markup=False, highlight=False, emoji=False)
     reports = {level: plan.report(level) for level in options.levels}
     for level, report in reports.items():
         folder = options.folder(level, options.out)
         write_report(report, folder, plan.strips(level), plan.side_by_side(level) if options.methods else None)
         console.print(to_table(report))
-        console.print(f"wrote {folder / 'report.md'}, report.json and pictures", highlight=False, soft_wrap=True)
+        console.print(f"wrote {folder / 'report.md'}, report.json and pictures", soft_wrap=True)
     if len(reports) > 1:
         write_levels(reports, options.out)
         message = f"wrote {options.out / 'report.md'}, report.json and plots of all levels"
-        console.print(message, highlight=False, soft_wrap=True)
+        console.print(message, soft_wrap=True)
     if plan.published:
-        console.print(f"heads-v1: {plan.published}", highlight=False, soft_wrap=True)
+        console.print(f"heads-v1: {plan.published}", soft_wrap=True)
 
 
 def render_heads(benchmark: Benchmark, seeds: Sequence[int], workers: int) -> float:
@@ -177,7 +177,7 @@ def progress_bar(label: str, total: int, done: int, visible: bool = True) -> Ite
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not (visible and console.is_terminal)) as progress:
         task = progress.add_task(label, total=total, completed=done)

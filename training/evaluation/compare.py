@@ -40,7 +40,7 @@ class Side:
     def read(cls, text: str) -> Side:
         """From a folder with report.json, one of results (results-KEY), or FOLDER:METHOD. Raises ConfigError."""
         folder, method = Path(text), ""
-        if not folder.exists():
+        if not folder.exists() and ":" in text:
             before, _, method = text.rpartition(":")
             folder = Path(before)
         report, results = folder / "report.json", folder / "settings.json"
@@ -49,6 +49,8 @@ class Side:
                 values = json.loads(report.read_text(encoding="utf-8"))
                 if LEVELS in values:
                     _refuse_levels(text, folder, method, values[LEVELS])
+                if method and method not in values["methods"]:
+                    _refuse_method(text, method, values["methods"])
                 identities = (values["methods"][method] if method else values)["identities"]
                 found, settings = tuple(scores_from_object(item) for item in identities), values["settings"]
             elif results.is_file() and not method:
@@ -70,6 +72,12 @@ def _refuse_levels(text: str, folder: Path, method: str, levels: Mapping[str, An
     ending = f":{method}" if method else ""
     single = [f"{(folder / item['report']).parent}{ending}" for item in levels.values()]
     raise ConfigError(f"--compare: {text}: holds several levels; give one of them: {', '.join(single)}")
+
+
+def _refuse_method(text: str, method: str, methods: Mapping[str, Any]) -> None:
+    """Raise ConfigError that names those that are there."""
+    known = f"those are {', '.join(methods)}" if methods else "there is none"
+    raise ConfigError(f"--compare: {text}: no method {method} in its report; {known}")
 
 
 @dataclass(frozen=True)
@@ -119,7 +127,7 @@ def compare(a: Side, b: Side) -> Comparison:
     if not seeds:
         raise ConfigError(f"--compare: {a.name} and {b.name} have no head in common; evaluate both on the same seeds")
     pairs = list(zip(_among(a, seeds), _among(b, seeds), strict=True))
-    measured = [m for m in MEASURES if not m.optional or any(m.part(item)[1] for pair in pairs for item in pair)]
+    measured = [m for m in MEASURES if any(m.part(item)[1] for pair in pairs for item in pair)]
     differences = tuple(difference(measure, pairs) for measure in measured)
     return Comparison(a.name, b.name, seeds, differences)
 

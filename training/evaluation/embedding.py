@@ -29,6 +29,7 @@ neutral face, made symmetric. The aligned crop puts everyone's close to them."""
 ARCFACE_POINTS = ((38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041))
 """Where ArcFace's crop of 112 px has them."""
 ARCFACE_SIZE_PX = 112
+FOR_ONE = "export a network that takes one picture at a time with a fixed batch of 1"
 
 
 @dataclass(frozen=True)
@@ -61,14 +62,24 @@ class Embedding:
         if self.colours == "bgr":
             pixels = pixels.flip(1)
         batch = 1 if entry.shape[0] == 1 else len(pixels)
-        outputs = [self.session.run(None, {entry.name: part.numpy()})[0] for part in pixels.split(batch)]
+        outputs = [self._run(entry.name, part.numpy()) for part in pixels.split(batch)]
         embeddings = torch.from_numpy(np.concatenate(outputs)).float()
-        if embeddings.ndim != 2 or not bool(embeddings.isfinite().all()):
+        if embeddings.ndim != 2 or len(embeddings) != len(images) or not bool(embeddings.isfinite().all()):
             raise ConfigError(
-                f"--embedding: {self.path}: its first output is {tuple(embeddings.shape)} or not finite, "
-                "must be a row of numbers a picture"
+                f"--embedding: {self.path}: its first output of {len(images)} pictures is {tuple(embeddings.shape)} or "
+                f"not finite, must be a row of numbers a picture; {FOR_ONE}"
             )
         return embeddings
+
+    def _run(self, entry: str, pixels: np.ndarray) -> np.ndarray:
+        try:
+            first: np.ndarray = self.session.run(None, {entry: pixels})[0]
+        except Exception as error:  # of onnxruntime's own many kinds
+            reason = " ".join(str(error).split())
+            raise ConfigError(
+                f"--embedding: {self.path}: it doesn't run on {len(pixels)} pictures ({reason:.120}); {FOR_ONE}"
+            ) from None
+        return first
 
     def _boxes(self, count: int, size: int, cameras: Cameras | None) -> list[CropBox]:
         if self.crop == "whole":

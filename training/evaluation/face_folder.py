@@ -15,6 +15,7 @@ from torch import Tensor
 
 from nvb_core.align import crop_image
 from nvb_core.cameras import Cameras
+from nvb_core.checkpoint import file_sha256
 from nvb_core.errors import ConfigError
 
 from .. import data
@@ -65,10 +66,11 @@ class FolderBenchmark:
                 "count); use another --split or folder"
             )
         self.settings = FolderSettings(root.resolve().name, split, views, image_size, self._source.canonical_px)
-        sizes = {name: path.stat().st_size for name, path in zip(index.paths, self._source.files, strict=True)}
-        contents = {key: value for key, value in asdict(self.settings).items() if key != "data"} | {"sizes": sizes}
+        shown = sorted({i for subject in self.subjects for i in (subject.input, *subject.targets)})
+        contents = {index.paths[i]: file_sha256(self._source.files[i]) for i in shown}
+        described = {key: value for key, value in asdict(self.settings).items() if key != "data"}
         sources = [root / INDEX_NAME, Path(__file__), *Path(data.__file__).parent.glob("*.py")]
-        self.key = digest(contents, sources)
+        self.key = digest({**described, "contents": contents}, sources)
 
     @property
     def names(self) -> dict[int, str]:

@@ -66,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
     for level, folder in folders.items():
         write_inputs(benchmark, seeds, level, folder)
     message = f"wrote {len(seeds)} heads into {options.out}, see benchmarks/METHODS.md"
-    Console().print(message, highlight=False, soft_wrap=True)
+    Console(markup=False, highlight=False, emoji=False).print(message, soft_wrap=True)
     return 0
 
 

@@ -34,7 +34,8 @@ def to_markdown(reports: Mapping[Level, Report]) -> str:
     lines = [f"# {first.weights['file']} by level", "", f"{first.subjects}. {settings}.", ""]
     for level, report in reports.items():
         lines += [f"## Level {level}", "", *table(report.systems), f"[All figures](level{level}/report.md)", ""]
-    lines += [TABLE_NOTE, "", f"![Figures by level]({LEVEL_PLOT})", "", f"![Figures by yaw]({YAW_PLOT})", ""]
+    lines += [TABLE_NOTE, "", *(f"- {line}" for line in first.remarks), ""]
+    lines += [f"![Figures by level]({LEVEL_PLOT})", "", f"![Figures by yaw]({YAW_PLOT})", ""]
     return "\n".join(lines)
 
 

@@ -16,7 +16,7 @@ from nvb_core.staging import write_atomically
 from ..export import git_revision
 from .photo_scores import COARSE, VIEWS_DEG, PhotoScores
 from .sheet import CAPTION_PX
-from .summary import RESAMPLES
+from .summary import mean_interval
 
 COLUMNS = (  # field, heading, digits
     ("yaw_deg", "yaw, °", 1),
@@ -88,6 +88,5 @@ def _mean(values: Sequence[float | None], digits: int) -> str:
     known = np.array([value for value in values if value is not None])
     if len(known) < 2:
         return _cell(float(known[0]) if len(known) else None, digits)
-    picks = np.random.default_rng(0).integers(len(known), size=(RESAMPLES, len(known)))
-    low, high = np.quantile(known[picks].mean(1), [0.025, 0.975])
+    low, high = mean_interval(known)
     return f"{known.mean():.{digits}f} ({low:.{digits}f} – {high:.{digits}f})"

@@ -75,7 +75,7 @@ class PhotoEvaluation:
 
         photo = load_image(job.photo)
         path = self.folder / f"{photo.sha256[:16]}.json"
-        if not path.is_file():
+        if not (path.is_file() and path.with_suffix(".png").is_file()):
             pictures = draw_photo(self.model(), photo.pixels, self.faces, self.sampling)
             self._keep(pictures, path.with_suffix(".png"))
             scores = score_photo(photo.path.name, pictures)
@@ -119,16 +119,16 @@ def main(argv: Sequence[str]) -> int:
     strips = [evaluation.strip(job) for job in jobs if job.photo in measured]
     write_photo_report(list(measured.values()), strips, described, options.out)
     message = f"wrote {options.out / 'report.md'}, report.json and sheet.png of {len(measured)} of {len(jobs)} photos"
-    Console().print(message, highlight=False, soft_wrap=True)
+    Console(markup=False, highlight=False, emoji=False).print(message, soft_wrap=True)
     return 0 if len(measured) == len(jobs) else FAILURE
 
 
 def make_evaluation(options: Options) -> tuple[PhotoEvaluation, dict[str, Any]]:
     """Check the options; also returns what the results depend on. Raises NVBError."""
-    import nvb_core
+    from nvb_core.cli import faces
 
-    from ..judges.judges import reading_sources
     from .benchmark import digest
+    from .run import scoring_sources
 
     device = join_launch(options.device).device
     dtype = choose_dtype(options.dtype, device)
@@ -143,7 +143,6 @@ def make_evaluation(options: Options) -> tuple[PhotoEvaluation, dict[str, Any]]:
         "dtype": str(dtype).removeprefix("torch."),
         **{key: value for key, value in asdict(options.face).items() if key != "box" or value is not None},
     }
-    sources = [path for file in (nvb_core.__file__, __file__) for path in Path(str(file)).parent.glob("*.py")]
-    folder = options.out / f"photos-{digest(described, [*sources, *reading_sources()])}"
+    folder = options.out / f"photos-{digest(described, [*scoring_sources(), Path(faces.__file__)])}"
     model = functools.cache(lambda: load_model(options.weights, str(device), dtype, base=options.base))
     return PhotoEvaluation(folder, model, plan_faces(options.face), sampling), described

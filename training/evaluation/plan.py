@@ -76,7 +76,7 @@ class Plan:
 
         def evaluation(level: Level) -> BaseEvaluation:
             settings = MeasureSettings(level, sampling, options.true_camera)
-            rest = (settings, sha256, str(dtype).removeprefix("torch."), options.folder(level, options.out))
+            rest = (settings, sha256, str(dtype).removeprefix("torch."), options.out)
             if isinstance(benchmark, PairFolder):
                 return RestorationEvaluation(benchmark, *rest, extra)
             return Evaluation(benchmark, *rest, extra)

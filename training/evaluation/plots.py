@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 LEVEL_PLOT, YAW_PLOT = "level.png", "yaw.png"
 PLOTTED = ("psnr", "ssim", "identity", "yaw_reading_error", "restored_psnr", "pair_psnr")
-YAW_EDGES_DEG = (0, 10, 20, 30, 40, 60)
+YAW_EDGES_DEG = (0, 10, 20, 30, 40, 60, 90, 181)
 BY_VIEW = (
     ("psnr", "PSNR, dB"),
     ("ssim", "SSIM"),

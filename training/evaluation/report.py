@@ -29,21 +29,24 @@ CONVENTIONS = (
     "Every figure is a mean over identities (of means over an identity's views), with the 95 % bootstrap interval "
     "over identities. PSNR: peak 2 on images in [-1, 1], in dB per picture. SSIM: Gaussian window of 11 px, sigma 1.5, "
     "range 1 on images in [0, 1]; MS-SSIM: as many of its five scales as hold a window. GMSD: on halved luminance, "
-    "less is better. NIQE: of an identity's views together, fitted to clean renders of 128 px, less is better. Warped: "
-    "neighbour views 5° of yaw apart, one warped into the other by true depth and cameras, compared on skin that both "
-    "see. Faces found: by scikit-image's LBP cascade in views with |yaw| <= 15°, generated against true. ID: cosine of "
-    "our ID judge's embeddings of the generated and the true view; person above the nearest other: cosine of the mean "
-    "embeddings of a head's generated and true views, less the largest cosine to another head's true views; the more "
-    "heads, the nearer. POSE: what our POSE judge reads in the generated view against the camera asked for, and in the "
-    "true view (its own error)."
+    "less is better. NIQE: of an identity's pictures together, fitted to clean renders of 128 px, less is better. ID: "
+    "cosine of our ID judge's embeddings of a picture and the true one."
 )
-
+OF_VIEWS = (
+    "Warped: neighbour views 5° of yaw apart, one warped into the other by true depth and cameras, compared on skin "
+    "that both see. Faces found: by scikit-image's LBP cascade in views with |yaw| <= 15°, generated against true. "
+    "Person above the nearest other: cosine of the mean embeddings of a head's generated and true views, less the "
+    "largest cosine to another head's true views; the more heads, the nearer. POSE: what our POSE judge reads in the "
+    "generated view against the camera asked for, and in the true view (its own error)."
+)
 OWN_PICTURES = (
     "Pictures are of a folder, and bars, which are meant for synthetic heads, don't apply. Whole pictures or canonical "
     "crops are resampled to the model's size: figures at another size can't be compared. The 95 % interval takes "
     "subjects for independent, which several moments of one person aren't. No depth is known: neighbours 5° apart are "
     "compared where the optical flow there and back agrees within a pixel. NIQE, ID and POSE know synthetic heads only."
 )
+VIEWS_SHOWN = "Inputs, restorations, generated and true views"
+RESTORATIONS_SHOWN = "Degraded, restored and clean pictures"
 
 
 @dataclass(frozen=True)
@@ -211,7 +214,7 @@ def to_markdown(report: Report) -> str:
         "",
         *(f"- {line}" for line in report.remarks),
         "",
-        f"![Inputs, restorations, generated and true views of the first {MAX_STRIPS} heads]({SHEET})",
+        f"![{VIEWS_SHOWN if report.has_views else RESTORATIONS_SHOWN}, the first {MAX_STRIPS}]({SHEET})",
         "",
         *([f"![Figures by yaw]({YAW_PLOT})", ""] if report.has_views else []),
         "| stage | seconds |",
@@ -240,7 +243,7 @@ def settings_line(report: Report) -> str:
 
 def conventions(report: Report) -> str:
     """How the figures are made."""
-    return f"{CONVENTIONS} {OWN_PICTURES}" if report.names else CONVENTIONS
+    return " ".join([CONVENTIONS, *([OF_VIEWS] if report.has_views else []), *([OWN_PICTURES] if report.names else [])])
 
 
 def method_lines(report: Report) -> list[str]:

@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from nvb_core.align import CropBox, crop_image
+from nvb_core.checkpoint import file_sha256
 from nvb_core.cli.jobs import SUFFIXES
 from nvb_core.errors import ConfigError, ImageError
 from nvb_core.images import load_image, to_pil
@@ -69,8 +70,8 @@ class PairFolder:
         self._files = [(degraded[name], clean[name]) for name in degraded]
         self.names = dict(enumerate(degraded))
         self.settings = PairSettings(root.resolve().name, image_size)
-        sizes = {f"{path.parent.name}/{path.name}": path.stat().st_size for pair in self._files for path in pair}
-        self.key = digest({"image_size": image_size, "sizes": sizes}, [Path(__file__)])
+        contents = {f"{path.parent.name}/{path.name}": file_sha256(path) for pair in self._files for path in pair}
+        self.key = digest({"image_size": image_size, "contents": contents}, [Path(__file__)])
 
     def load(self, seed: int) -> RestorationPair:
         """Both pictures. Raises ImageError."""

@@ -102,7 +102,7 @@ class BaseEvaluation(ABC):
 
     def missing(self, seeds: Sequence[int]) -> list[int]:
         """Those of the seeds that aren't measured yet."""
-        return [seed for seed in seeds if not self.path(seed, ".json").is_file()]
+        return [s for s in seeds if not (self.path(s, ".json").is_file() and self.path(s, ".png").is_file())]
 
     def measure(self, model: Callable[[], NVBModel], seeds: Sequence[int], batch: int, machine: str) -> Iterator[int]:
         """Measure what is missing, `batch` faces at a time, yielding how many were finished each time."""

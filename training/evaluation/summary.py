@@ -17,6 +17,13 @@ Part = tuple[float, float]
 """Numerator and denominator of one identity; a figure is the ratio of their sums."""
 
 
+def mean_interval(values: np.ndarray) -> tuple[float, float]:
+    """95 % bootstrap interval of the mean of values (N,)."""
+    picks = np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)))
+    low, high = np.quantile(values[picks].mean(1), [0.025, 0.975]).tolist()
+    return low, high
+
+
 @dataclass(frozen=True)
 class Measure:
     """A figure and how it is made."""

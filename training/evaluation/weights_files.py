@@ -52,17 +52,17 @@ INCEPTION = WeightsFile(
 
 @dataclass(frozen=True)
 class FoundFile:
-    """A file that was checked as far as its name allows."""
+    """A file and its sha256."""
 
     path: Path
     sha256: str
 
     @classmethod
-    def check(cls, path: Path) -> FoundFile:
-        """Raises ConfigError if the file isn't there or its name promises another sha256."""
+    def check(cls, path: Path, promised: str = "") -> FoundFile:
+        """Raises ConfigError if the file isn't there or its sha256 doesn't begin as its name has promised."""
         if not path.is_file():
             raise ConfigError(f"{path}: no such file")
-        sha256, promised = file_sha256(path), promised_sha256(path.name)
+        sha256 = file_sha256(path)
         if not sha256.startswith(promised):
             raise ConfigError(
                 f"{path}: damaged: its sha256 begins with {sha256[: len(promised)]}, not as its name says; "
@@ -86,7 +86,8 @@ def find_weights(file: WeightsFile, given: Path | None, allow_download: bool) ->
         if not allow_download:
             return None
         download(file)
-    return FoundFile.check(given or file.cached)
+    path = given or file.cached
+    return FoundFile.check(path, promised_sha256(path.name))
 
 
 def download(file: WeightsFile) -> None:

@@ -137,5 +137,8 @@ def write_people(folder: Path, people: People) -> None:
 
 
 def scene_of(path: str) -> int:
-    """Which scene a picture shows, by its name."""
-    return int(Path(path).name.partition("-")[0])
+    """Which scene a picture shows, by its name. Raises ConfigError for one that wasn't rendered here."""
+    scene = Path(path).name.partition("-")[0]
+    if scene not in map(str, range(SCENES)):
+        raise ConfigError(f"{path}: which scene it shows isn't known; make the folder by training.judges.render")
+    return int(scene)

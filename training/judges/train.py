@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -105,6 +107,9 @@ class JudgeStage:
         torch.manual_seed(options.seed)
         self.options = options
         self.faces = load_faces(options, SIZE, rank)
+        require_labelled(self.faces, options.data, JudgeConfig(size=SIZE).size)
+        if len(self.faces) < options.batch_size:
+            raise ConfigError(f"--batch-size is {options.batch_size}, the folder has {len(self.faces)} pictures")
         self.people, self.angles_deg = labels(self.faces, options)
         count = int(self.people.max()) + 1
         self.traits = trait_table(seeds(options)) if options.trait_weight else torch.zeros(count, 1)
@@ -141,6 +146,18 @@ class JudgeStage:
         record = {"steps": progress.step, "minutes": round(progress.minutes, 2), "git": git_revision()}
         record |= {"people": len(self.network.centres), "pictures": len(self.faces), "options": options}
         save_judges(self.network.judges, self.options.out / "judges.safetensors", record)
+
+
+def require_labelled(faces: FaceFolder, folders: Sequence[Path], side: int) -> None:
+    """Raise ConfigError unless the faces are of one folder, all of side² pixels and of known camera."""
+    [source, *more] = faces.sources
+    if more:
+        raise ConfigError(f"--data: {len(folders)} folders; the judges learn from one")
+    if source.side != side:
+        raise ConfigError(f"{folders[0]}: pictures of {source.side} px, must have {side}; use training.judges.render")
+    unknown = int((~source.has_camera).sum())
+    if unknown:
+        raise ConfigError(f"{folders[0]}: {unknown} pictures have no camera, which POSE is to tell; leave them out")
 
 
 def labels(faces: FaceFolder, options: JudgeOptions) -> tuple[Tensor, Tensor]:

@@ -25,6 +25,7 @@ from nvb_core.staging import write_atomically
 from ..data import FaceFolder, read_index, to_float
 from .judges import SHIPPED, Readings, read_judges
 from .people import SIZE, scene_of
+from .train import require_labelled
 
 PAIRS = 200_000
 YAW_BINS_DEG = (0, 20, 40, 100)
@@ -144,6 +145,7 @@ def verify(options: Options) -> Accuracy:
     if options.level not in PRESETS:
         raise ConfigError(f"--level is {options.level}, must be one of {', '.join(PRESETS)}")
     judges, faces, index = read_judges(options.weights), FaceFolder.load(options.data, SIZE), read_index(options.data)
+    require_labelled(faces, [options.data], judges.network.config.size)
     if len(set(index.subjects)) < 2:
         raise ConfigError(f"{options.data}: pictures of two people are the least to tell people apart")
     images = to_float(faces.sources[0].images(torch.arange(len(faces))))

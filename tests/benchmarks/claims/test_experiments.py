@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.claims import correction, feature_loss, one_stage, sampling, time_aware, volume
 from benchmarks.claims.base import make_base
-from benchmarks.claims.variants import REFERENCE, Experiment, trained
+from benchmarks.claims.variants import REFERENCE, Experiment, trained, variant_folder
 from nvb_core.checkpoint import load_model, save_model
 from nvb_core.errors import ConfigError
 
@@ -30,9 +30,8 @@ def rows(text: str) -> list[str]:
 def test_feature_loss_trains_its_variants_from_one_start(experiment: Make) -> None:
     options = experiment(Experiment)
     feature_loss.main(options)
-    folders = [
-        options.folder / "variants" / f"{name}-1-2" for name in ("reference", "no-feature-loss", "no-diffusion-loss")
-    ]
+    variants = (REFERENCE, feature_loss.WITHOUT_FEATURE, feature_loss.WITHOUT_DIFFUSION)
+    folders = [variant_folder(variant, options, make_base(options)) for variant in variants]
     starts, ends = (
         [load_model(folder / f"{name}.safetensors").state_dict() for folder in folders] for name in ("start", "model")
     )
@@ -53,10 +52,20 @@ def test_a_folder_keeps_to_the_weights_that_it_started_from(experiment: Make) ->
     model = load_model(options.weights)
     other = options.folder.parent / "other.safetensors"
     save_model(model.requires_grad_(False), other, {"another": {}})
-    with pytest.raises(
-        ConfigError, match=r"starts from other weights than .*other\.safetensors; choose another --folder"
-    ):
+    with pytest.raises(ConfigError, match=r"from weights [0-9a-f]{64}, not [0-9a-f]{64}; choose another --folder"):
         make_base(replace(options, weights=other))
+    with pytest.raises(ConfigError, match="from identities 2, not 3; choose another --folder"):
+        make_base(replace(options, identities=3))
+
+
+def test_variants_of_another_seed_or_base_are_others(experiment: Make) -> None:
+    options = experiment(Experiment)
+    base = make_base(options)
+    folder = variant_folder(REFERENCE, options, base)
+    assert variant_folder(REFERENCE, replace(options, seed=1), base) != folder
+    assert variant_folder(REFERENCE, options, options.weights) != folder
+    assert variant_folder(feature_loss.WITHOUT_FEATURE, options, base).name.startswith("no-feature-loss-1-2-")
+    assert trained(REFERENCE, options).parent == folder
 
 
 def test_every_experiment_can_leave_the_diffusion_loss_out(experiment: Make) -> None:

@@ -124,8 +124,24 @@ def test_networks_with_other_inputs(make_onnx: Callable[..., Path], shape: list[
 def test_network_with_another_output(make_onnx: Callable[..., Path], pictures: torch.Tensor) -> None:
     path = make_onnx(["n", 3, SIZE, SIZE], "Relu")
     plug = Embedding(path, "whole", "rgb", 127.5, 127.5, open_network(path))
-    with pytest.raises(ConfigError, match=r"net\.onnx: its first output is \(3, 3, 16, 16\)"):
+    with pytest.raises(ConfigError, match=r"net\.onnx: its first output of 3 pictures is \(3, 3, 16, 16\)"):
         plug.similarities(pictures, pictures, CAMERAS)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [([1, -1], r"its first output of 3 pictures is \(1, 2304\)"), ([1, 768], "it doesn't run on 3 pictures")],
+)
+def test_network_that_takes_one_picture_at_a_time(
+    make_onnx: Callable[..., Path], pictures: torch.Tensor, rows: list[int], message: str
+) -> None:
+    path = make_onnx(["n", 3, SIZE, SIZE], "Reshape", rows)
+    plug = Embedding(path, "whole", "rgb", 127.5, 127.5, open_network(path))
+    with pytest.raises(ConfigError, match=rf"net\.onnx: {message}.* with a fixed batch of 1"):
+        plug.similarities(pictures, pictures, CAMERAS)
+    path = make_onnx([1, 3, SIZE, SIZE], "Reshape", rows)
+    plug = Embedding(path, "whole", "rgb", 127.5, 127.5, open_network(path))
+    assert plug.similarities(pictures, pictures, CAMERAS).tolist() == pytest.approx([1, 1, 1])
 
 
 def test_files_that_are_no_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,10 @@ def test_page_and_plots_of_several_levels(tmp_path: Path) -> None:
         with Image.open(tmp_path / name) as plot:
             assert min(plot.size) > 300
             assert len(plot.convert("RGB").getcolors(2**20) or []) > 20
+    remarked = replace(make_report(2), remarks=("mine.pth isn't the published one",))
+    assert "- mine.pth" not in (tmp_path / "report.md").read_text()
+    write_levels({0: remarked, 2: remarked}, tmp_path)
+    assert "\n- mine.pth isn't the published one\n" in (tmp_path / "report.md").read_text()
     again = (tmp_path / "level.png").read_bytes()
     write_levels({0: make_report(2), 2: make_report(2)}, tmp_path)
     assert (tmp_path / "level.png").read_bytes() == again

@@ -15,7 +15,7 @@ from nvb_core.fit import FIT_STEPS
 from nvb_core.images import to_pil
 from nvb_core.provenance import PNG_KEY
 from nvb_core.sampling import SamplingOptions
-from training.evaluation import photos
+from training.evaluation import photos, run
 from training.evaluation.benchmark import Benchmark
 from training.evaluation.photo_report import photo_page
 from training.evaluation.photo_scores import VIEWS_DEG, PhotoScores, coarse_psnr
@@ -69,6 +69,17 @@ def test_other_options_are_other_results(weights: Path, tmp_path: Path) -> None:
     options = Options(weights=weights, out=tmp_path, steps=3, device="cpu")
     changes: list[dict[str, int]] = [{}, {"steps": 4}, {"seed": 1}, {"fit_steps": 0}]
     assert len({make_evaluation(replace(options, **change))[0].folder for change in changes}) == len(changes)  # type: ignore[arg-type]
+
+
+def test_results_depend_on_the_naturalness_they_were_held_against(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = Options(weights=weights, out=tmp_path, device="cpu")
+    before = make_evaluation(options)[0].folder
+    other = tmp_path / run.FITTED_MODEL.name
+    other.write_bytes(b"fitted again")
+    monkeypatch.setattr(run, "FITTED_MODEL", other)
+    assert make_evaluation(options)[0].folder != before
 
 
 def test_photos_end_to_end(

@@ -19,6 +19,8 @@ def test_bins_of_yaw_weigh_heads_alike() -> None:
     assert frontal[2] == pytest.approx(1.96 * 2**0.5 * 2 / 2**0.5)
     assert side == pytest.approx((45.0, 10.0, 0.0))
     assert yaw_curve([first, second], "identity") == []
+    turned = replace(SCORES, views=tuple(replace(VIEW, yaw_deg=yaw, psnr=20) for yaw in (5, -60, 90, 180)))
+    assert [yaw for yaw, *_ in yaw_curve([turned], "psnr")] == [5, 60, 135]
 
 
 def test_every_system_has_a_line_by_yaw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

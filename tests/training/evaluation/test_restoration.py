@@ -95,11 +95,15 @@ def test_evaluation_of_pairs(weights: Path, tmp_path: Path, capsys: pytest.Captu
     assert "2 subjects of celeba, restored. Settings: data celeba, image_size 32" in page
     assert "copying the input |" not in page
     assert "yaw.png" not in page
+    assert "Warped" not in page
+    assert "![Degraded, restored and clean pictures, the first 12](sheet.png)" in page
     assert not (out / "yaw.png").exists()
     with Image.open(out / "side_by_side.png") as sheet:
         assert sheet.width == 5 * SIZE
     [results] = out.glob("results-*")
     assert cli.main(["--compare", str(results), f"{out}:none", "--out", str(tmp_path / "compared")]) == 0
+    compared = json.loads((tmp_path / "compared/comparison.json").read_text())
+    assert {item["key"] for item in compared["differences"]} == expected | {"restored_identity", "degraded_identity"}
 
 
 def test_bad_pairs(weights: Path, tmp_path: Path) -> None:
@@ -135,6 +139,13 @@ def test_key_stands_for_the_pictures(tmp_path: Path) -> None:
         make_pairs(tmp_path / name)
     usual = PairFolder(tmp_path / "a", SIZE)
     assert usual.key == PairFolder(tmp_path / "b", SIZE).key != PairFolder(tmp_path / "a", 16).key
+    Image.new("RGB", (SIZE, SIZE), "red").save(tmp_path / "b/lq/00000.bmp")
+    Image.new("RGB", (SIZE, SIZE), "red").save(tmp_path / "b/hq/00000.bmp")
+    (tmp_path / "b/lq/00000.png").unlink()
+    (tmp_path / "b/hq/00000.png").unlink()
+    red = PairFolder(tmp_path / "b", SIZE).key
+    Image.new("RGB", (SIZE, SIZE), "blue").save(tmp_path / "b/lq/00000.bmp")  # of as many bytes
+    assert PairFolder(tmp_path / "b", SIZE).key != red
     evaluation = RestorationEvaluation(usual, MeasureSettings(1, SamplingOptions(), False), "ab", "float32", tmp_path)
     assert evaluation.described["level"] is None
     assert replace(evaluation, dtype="bfloat16").folder != evaluation.folder

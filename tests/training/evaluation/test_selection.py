@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors import safe_open
 
 from nvb_core.errors import ConfigError
 from training.evaluation.benchmark import HELD_OUT_SEED, BenchmarkSettings
 from training.evaluation.selection import JUDGES_SEEDS, HeadSelection
+from training.judges.judges import SHIPPED
 from training.judges.people import HELD_OUT_SEED as JUDGES_HELD_OUT_SEED
 from training.judges.people import TRAINING_SEED
 
@@ -40,7 +43,9 @@ def test_contradictions(change: dict[str, Any], message: str) -> None:
 
 def test_people_of_the_judges_are_refused() -> None:
     """Of whatever seeds a share is among them."""
-    assert JUDGES_SEEDS.start == TRAINING_SEED
+    with safe_open(SHIPPED, "pt") as file:
+        people = json.loads(file.metadata()["training"])["people"]
+    assert range(TRAINING_SEED, TRAINING_SEED + people) == JUDGES_SEEDS
     assert JUDGES_SEEDS.stop <= JUDGES_HELD_OUT_SEED
     for first, count, learned in ((2_999_999, 2, 1), (3_000_000, 64, 64), (3_003_599, 10, 1), (2_999_000, 9000, 3600)):
         with pytest.raises(ConfigError, match=rf"the judges .* 3000000–3003599, {learned} of them .* --allow-training"):

@@ -51,6 +51,11 @@ def test_given_file_comes_before_the_cache(tmp_path: Path) -> None:
     assert found == FoundFile(given, hashlib.sha256(b"others").hexdigest())
 
 
+def test_names_of_others_promise_nothing(tmp_path: Path) -> None:
+    network = write(tmp_path / "arcface-20230115.onnx", b"of that day")
+    assert FoundFile.check(network).sha256 == hashlib.sha256(b"of that day").hexdigest()
+
+
 def test_missing_and_damaged_files(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.pth: no such file"):
         find_weights(FILE, tmp_path / "none.pth", allow_download=True)

@@ -61,6 +61,13 @@ def test_seeds_of_other_uses_are_refused(first_seed: int) -> None:
         People(first_seed, 1)
 
 
+def test_scenes_of_pictures_made_elsewhere_are_not_known() -> None:
+    assert scene_of("03000000/2-1.png") == 2
+    for path in ("00000000/view_00.png", "00000000/3-0.png", "00.png"):
+        with pytest.raises(ConfigError, match=rf"{path}: which scene it shows isn't known"):
+            scene_of(path)
+
+
 @pytest.mark.parametrize("views", [0, VIEWS + 1])
 def test_views_beyond_the_cameras_of_a_scene_are_refused(views: int) -> None:
     with pytest.raises(ConfigError, match=f"{views} views of a scene: must be in 1–{VIEWS}"):

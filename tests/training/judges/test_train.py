@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,10 +8,11 @@ import torch
 
 from nvb_core.errors import ConfigError
 from tests.training.conftest import SIDE_PX, SUBJECTS, VIEWS
+from training.data import FaceFolder
 from training.judges import train as module
 from training.judges.judges import read_judges
 from training.judges.network import JudgeConfig, JudgeNetwork
-from training.judges.train import JudgeOptions, JudgeStage, train
+from training.judges.train import JudgeOptions, JudgeStage, require_labelled, train
 
 pytestmark = pytest.mark.usefixtures("accelerate_reset")
 
@@ -67,6 +69,29 @@ def test_learns_to_tell_three_people_apart(faces: Path, tmp_path: Path) -> None:
     assert isinstance(judges.network, JudgeNetwork)
 
 
+@pytest.mark.parametrize(
+    ("folders", "batch_size", "message"),
+    [(2, 6, "2 folders; the judges learn from one"), (1, 16, "--batch-size is 16, the folder has 15 pictures")],
+)
+def test_one_folder_with_a_batch_of_pictures(
+    faces: Path, tmp_path: Path, folders: int, batch_size: int, message: str
+) -> None:
+    options = JudgeOptions(out=tmp_path, data=(faces,) * folders, batch_size=batch_size, trait_weight=0)
+    with pytest.raises(ConfigError, match=message):
+        JudgeStage(options, 0)
+
+
+def test_pictures_as_the_judges_see_them(faces: Path, tmp_path: Path) -> None:
+    loaded = FaceFolder.load(faces, 32)
+    require_labelled(loaded, [faces], SIDE_PX)
+    with pytest.raises(ConfigError, match=r"faces\d*: pictures of 40 px, must have 96"):
+        require_labelled(loaded, [faces], 96)
+    [source] = loaded.sources
+    some = torch.arange(len(source)) > 1
+    with pytest.raises(ConfigError, match="2 pictures have no camera"):
+        require_labelled(replace(loaded, sources=(replace(source, has_camera=some),)), [faces], SIDE_PX)
+
+
 def test_traits_need_rendered_people(faces: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="give --trait-weight 0"):
-        JudgeStage(JudgeOptions(out=tmp_path, data=(faces,)), 0)
+        JudgeStage(JudgeOptions(out=tmp_path, data=(faces,), batch_size=15), 0)
