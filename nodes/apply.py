@@ -27,8 +27,8 @@ class NVBApplyToModel(io.ComfyNode):
             category=CATEGORY,
             description=(
                 "For checkpoints that were trained on top of Stable Diffusion: makes the very model, from Load "
-                "Checkpoint, draw the views with ComfyUI's own KSampler, its samplers, schedulers, denoise and LoRAs; "
-                f"use cfg 1. The latent batch has one latent for each view. {FACE_MAJOR}"
+                "Checkpoint, draw the views with ComfyUI's own KSampler, its samplers, schedulers and denoise; LoRAs "
+                f"go before this node; use cfg 1. The latent batch has one latent for each view. {FACE_MAJOR}"
             ),
             inputs=[
                 io.Model.Input("model", tooltip="From Load Checkpoint: the model that the checkpoint was trained on."),
@@ -56,6 +56,8 @@ class NVBApplyToModel(io.ComfyNode):
                 f"{denoiser.model.config.name} is a complete model, which only the DDIM Sampler of this pack runs; "
                 "Apply to Model takes a checkpoint that was trained on top of Stable Diffusion, loaded with base none"
             )
+        if isinstance(model.model_options.get("model_function_wrapper"), ViewContext):
+            raise ConfigError("the model draws views already; connect the one of Load Checkpoint")
         config, features = denoiser.model.config, view_features.values
         require_same_features(view_features.grid.view.model.config, config, "view features and denoiser")
         context = ViewContext(model, denoiser, view_features)
@@ -65,7 +67,8 @@ class NVBApplyToModel(io.ComfyNode):
         tokens = config.feature_size**2
         positive = _conditioning(torch.arange(views), tokens, config.channels)
         negative = _conditioning(torch.full((views,), NEGATIVE), tokens, config.channels)
-        return io.NodeOutput(patched, positive, negative, {"samples": latent})
+        noise = [view // features.views_per_face for view in range(views)]  # a face's views share it
+        return io.NodeOutput(patched, positive, negative, {"samples": latent, "batch_index": noise})
 
 
 def _conditioning(views: Tensor, tokens: int, channels: int) -> list[Any]:

@@ -33,7 +33,7 @@ class NVBDecode(io.ComfyNode):
             ),
             inputs=[
                 io.Vae.Input("vae", tooltip="From Load NVB-Face Model."),
-                io.Latent.Input("samples", tooltip="From the DDIM sampler; latents of other models are refused."),
+                io.Latent.Input("samples", tooltip="From the DDIM Sampler, or from KSampler after Apply to Model."),
                 io.Boolean.Input(
                     "watermark",
                     default=True,
@@ -61,7 +61,7 @@ class NVBDecode(io.ComfyNode):
         _check(latents, vae.model)
         views_at_once = decoding_chunk(vae.model, vae.patcher.load_device)
         ready(vae.patcher, memory_bytes=decoding_bytes(vae.model, min(views_at_once, len(latents))))
-        images = decode_latents(vae.model, latents, views_at_once).to(memory.intermediate_device())
+        images = decode_latents(vae.model, latents, views_at_once, raw=True).to(memory.intermediate_device())
         return io.NodeOutput(to_comfy(add_watermark(images, strength) if watermark else images))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -40,51 +40,42 @@ class ViewContext:
         self.context, self.features = denoiser.model.context, views.values
         self.patchers = [views.grid.features.encoder.patcher, views.grid.view.patcher, denoiser.patcher]
         self.device = denoiser.patcher.load_device
+        self.count = self.features.faces * self.features.views_per_face
 
     @torch.no_grad()
     def __call__(self, apply_model: Callable[..., Tensor], call: dict[str, Any]) -> Tensor:
         """A wrapper of ComfyUI's model function."""
         conditions = dict(call["c"])
-        named = conditions.pop(VIEW_KEY, None)
-        if named is None:
-            raise ConfigError(
-                "the model comes from Apply to Model (NVB-Face); take positive and negative from there too"
-            )
-        views = [round(float(view)) for view in named.flatten()]
-        self._require_whole_batch(views)
+        negative = self._negative_parts(conditions.pop(VIEW_KEY, None))
         (timestep,) = set(self.base_model.model_sampling.timestep(call["timestep"]).flatten().tolist())
-        tokens = torch.cat([self._tokens(int(timestep), *run) for run in runs(views)])
-        conditions["c_crossattn"] = tokens.to(call["input"])
+        tokens = {kind: self._tokens(int(timestep), kind) for kind in set(negative)}
+        conditions["c_crossattn"] = torch.cat([tokens[kind] for kind in negative]).to(call["input"])
         if self.previous:
             return self.previous(apply_model, {**call, "c": conditions})
         return apply_model(call["input"], call["timestep"], **conditions)
 
-    def _require_whole_batch(self, views: list[int]) -> None:
-        count = self.features.faces * self.features.views_per_face
-        for start in range(0, len(views), count):
-            part = views[start : start + count]
-            if part not in ([NEGATIVE] * count, list(range(count))):
-                raise ConfigError(
-                    f"there are {count} views, but the latent batch has another size; give the sampler a batch of "
-                    f"{count} latents (output latent of Apply to Model)"
-                )
+    def _negative_parts(self, named: Tensor | None) -> list[bool]:
+        """A latent batch is all views in order, once or more: for each time, whether it is drawn without features."""
+        if named is None:
+            raise ConfigError(
+                "the model comes from Apply to Model (NVB-Face); take positive and negative from there too"
+            )
+        parts = [part.tolist() for part in named.flatten().round().int().split(self.count)]
+        if any(part not in ([NEGATIVE] * self.count, list(range(self.count))) for part in parts):
+            raise ConfigError(
+                f"there are {self.count} views, but the latent batch has another size; give the sampler a batch of "
+                f"{self.count} latents (output latent of Apply to Model)"
+            )
+        return [part[0] == NEGATIVE for part in parts]
 
-    def _tokens(self, timestep: int, first: int, end: int) -> Tensor:
-        """(views, h·w, C) of the views first … end-1, or of no view at all."""
-        if first == NEGATIVE:
+    def _tokens(self, timestep: int, negative: bool) -> Tensor:
+        """(views, h·w, C) of all views, or of no view as often."""
+        dtype = next(self.context.parameters()).dtype  # the view model may have another
+        if negative:
             side, channels = self.config.feature_size, self.config.channels
-            dtype = next(self.context.parameters()).dtype
-            return self.context(torch.zeros(1, channels, side, side, device=self.device, dtype=dtype))
-        return self.context(self.features.at(timestep, first, end))
-
-
-def runs(views: list[int]) -> Iterator[tuple[int, int]]:
-    """Ranges of views that follow each other; no view is a range of its own: [0, 1, 2, -1, -1] -> 0–3, -1, -1."""
-    start = 0
-    for i in range(1, len(views) + 1):
-        if i == len(views) or views[i] == NEGATIVE or views[i] != views[i - 1] + 1 or views[i - 1] == NEGATIVE:
-            yield views[start], views[i - 1] + 1
-            start = i
+            nothing = torch.zeros(1, channels, side, side, device=self.device, dtype=dtype)
+            return self.context(nothing).expand(self.count, -1, -1)
+        return self.context(self.features.at(timestep, 0, self.count).to(dtype))
 
 
 def patched_model(model: Any, difference: UNetDifference, context: ViewContext) -> Any:
@@ -149,7 +140,10 @@ def _require_unet(model: Any, difference: UNetDifference, originals: dict[str, s
 
 def _require_prediction(model: Any, config: ModelConfig) -> None:
     sampling = model.get_model_object("model_sampling")
-    predicts_v = isinstance(sampling, comfy.model_sampling.V_PREDICTION)
-    if predicts_v != (config.schedule.prediction_type == "v_prediction"):
-        wanted = "v_prediction" if not predicts_v else "eps"
-        raise ConfigError(f"the model is set to another prediction; put ModelSamplingDiscrete ({wanted}) before this")
+    found = isinstance(sampling, comfy.model_sampling.V_PREDICTION), bool(getattr(sampling, "zsnr", False))
+    predicts_v, zero_snr = config.schedule.prediction_type == "v_prediction", config.schedule.zero_terminal_snr
+    if found != (predicts_v, zero_snr):
+        wanted = f"{'v_prediction' if predicts_v else 'eps'}, zsnr {'on' if zero_snr else 'off'}"
+        raise ConfigError(
+            f"the model has another prediction or noise schedule; put ModelSamplingDiscrete ({wanted}) before this"
+        )

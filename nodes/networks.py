@@ -20,6 +20,7 @@ from ..nvb_core.config import ModelConfig
 from ..nvb_core.errors import ConfigError
 from ..nvb_core.header import FINGERPRINT
 from ..nvb_core.model import NVBModel
+from ..nvb_core.pipeline import FACES_AT_ONCE
 from ..nvb_core.sampling import automatic_chunk
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -49,14 +50,16 @@ class NVBViewTransform(nn.ModuleList):
 
 
 class Preview(nn.Module):
-    """The autoencoder's preview alone, so that sampling needs no autoencoder on its device."""
+    """What sampling needs of the autoencoder, which needn't be on its device: its previews and its latents' scale."""
 
-    preview = Autoencoder.preview
+    preview, raw = Autoencoder.preview, Autoencoder.raw
 
     def __init__(self, vae: Autoencoder) -> None:
         super().__init__()
         self.register_buffer("preview_weight", vae.preview_weight.clone())
         self.register_buffer("preview_bias", vae.preview_bias.clone())
+        self.register_buffer("latent_mean", vae.latent_mean.clone())
+        self.register_buffer("latent_std", vae.latent_std.clone())
 
 
 class Denoiser(nn.Module):
@@ -159,7 +162,8 @@ def bytes_per_number(module: nn.Module) -> int:
 
 def encoding_bytes(model: NVBModel, faces: int) -> float:
     """Memory that encoding takes."""
-    return faces * ENCODING_BYTES_PER_PIXEL * model.config.image_size**2 * bytes_per_number(model.encoder)
+    pixels = min(faces, FACES_AT_ONCE) * model.config.image_size**2
+    return pixels * ENCODING_BYTES_PER_PIXEL * bytes_per_number(model.encoder)
 
 
 def sampling_bytes(denoiser: Denoiser, views: int) -> float:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -15,6 +16,8 @@ from ..nvb_core.provenance import Provenance
 from .files import checkpoint_path, pack_version, sha256
 
 SAMPLERS = ("NVBDDIMSampler", "NVBNovelViews")
+KSAMPLERS = ("KSampler", "KSamplerAdvanced")
+APPLY = "NVBApplyToModel"
 GRIDS = ("NVBBuildGrid", "NVBNovelViews")
 LOADERS = ("NVBLoader", "NVBNovelViews")
 PHOTOS = ("LoadImage",)
@@ -34,7 +37,8 @@ def provenance_of(prompt: Prompt | None, node_id: str | None) -> Provenance:
     """
     graph, node = prompt or {}, str(node_id)
     nodes = list(ancestors(graph, node))
-    samplers = _inputs(ancestors(graph, node, end_at=SAMPLERS), SAMPLERS)
+    draws = partial(_draws_views, graph)
+    samplers = [inputs for name, inputs in ancestors(graph, node, draws) if draws(name, inputs)]
     models = [_model(loader.get("checkpoint")) for loader in _inputs(nodes, LOADERS)]
     model, weights_sha256, own_steps = _sole(models, (UNKNOWN, UNKNOWN, UNKNOWN_NUMBER))
     photos = [_photo(photo.get("image")) for photo in _inputs(nodes, PHOTOS)]
@@ -43,7 +47,7 @@ def provenance_of(prompt: Prompt | None, node_id: str | None) -> Provenance:
         model=model,
         weights_sha256=weights_sha256,
         version=pack_version(),
-        seed=_sole([_number(sampler.get("seed")) for sampler in samplers], UNKNOWN_NUMBER),
+        seed=_sole([_number(sampler.get("seed", sampler.get("noise_seed"))) for sampler in samplers], UNKNOWN_NUMBER),
         steps=_sole([_number(sampler.get("steps")) for sampler in samplers], UNKNOWN_NUMBER) or own_steps,
         eta=_sole([_eta(sampler) for sampler in samplers], float(UNKNOWN_NUMBER)),
         fit_steps=_sole([_number(grid.get("fit_steps", FIT_STEPS)) for grid in _inputs(nodes, GRIDS)], UNKNOWN_NUMBER),
@@ -52,10 +56,22 @@ def provenance_of(prompt: Prompt | None, node_id: str | None) -> Provenance:
     )
 
 
-def ancestors(prompt: Prompt, node_id: str, end_at: tuple[str, ...] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
+def _draws_views(prompt: Prompt, name: str, inputs: Mapping[str, Any]) -> bool:
+    """Whether a node is a sampler of ours, or core's with a model that Apply to Model has made draw views."""
+    model = inputs.get("model")
+    if name in SAMPLERS or name not in KSAMPLERS or not isinstance(model, list):
+        return name in SAMPLERS
+    source = str(model[0])
+    above = [above for above, _ in ancestors(prompt, source)]
+    return APPLY in (prompt.get(source, {}).get("class_type"), *above)
+
+
+def ancestors(
+    prompt: Prompt, node_id: str, is_end: Callable[[str, Mapping[str, Any]], bool] = lambda *_: False
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """Class and inputs of the nodes that feed into a node, nearest first, each once.
 
-    What feeds into a node of a class in `end_at`, and into nothing else, is left out.
+    What feeds into a node at which the search ends, and into nothing else, is left out.
     """
     queue, seen = [node_id], {node_id}
     while queue:
@@ -64,10 +80,10 @@ def ancestors(prompt: Prompt, node_id: str, end_at: tuple[str, ...] = ()) -> Ite
             if isinstance(value, list) and len(value) == 2 and str(value[0]) in prompt and str(value[0]) not in seen:
                 found = str(value[0])
                 seen.add(found)
-                name = prompt[found].get("class_type", "")
-                if name not in end_at:
+                name, its_inputs = prompt[found].get("class_type", ""), prompt[found].get("inputs", {})
+                if not is_end(name, its_inputs):
                     queue.append(found)
-                yield name, prompt[found].get("inputs", {})
+                yield name, its_inputs
 
 
 def _inputs(nodes: Iterable[tuple[str, dict[str, Any]]], names: tuple[str, ...]) -> list[dict[str, Any]]:

@@ -90,7 +90,7 @@ class NVBDDIMSampler(io.ComfyNode):
             )
         steps = steps or denoiser.model.config.sampling_steps
         options = SamplingOptions(steps, eta, seed, shared_noise, views_per_chunk)
-        latents = _sample(denoiser, view_features, options)
+        latents = denoiser.model.vae.raw(_sample(denoiser, view_features, options))
         return io.NodeOutput({"samples": latents.to(memory.intermediate_device())})
 
 

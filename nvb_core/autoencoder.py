@@ -53,14 +53,17 @@ class Autoencoder(nn.Module):
         raw = self.encode_raw(images)
         return (raw - self.latent_mean[:, None, None]) / self.latent_std[:, None, None]
 
+    def raw(self, latents: Tensor) -> Tensor:
+        """Normalised latent -> the one that `decode_raw` takes and other programs exchange, float32."""
+        return latents.float() * self.latent_std[:, None, None] + self.latent_mean[:, None, None]
+
     def decode_raw(self, raw: Tensor) -> Tensor:
         """Inverse of `encode_raw`."""
         return F.pixel_shuffle(self.kl.decode(raw).sample, self.patch)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Normalised latent (B, Z, H/8, W/8) -> images (B, 3, H, W), about [-1, 1]."""
-        raw = latents * self.latent_std[:, None, None] + self.latent_mean[:, None, None]
-        return self.decode_raw(raw.to(latents.dtype))  # the statistics are float32 in a half-precision model too
+        return self.decode_raw(self.raw(latents).to(latents.dtype))
 
     def preview(self, latents: Tensor) -> Tensor:
         """Normalised latent (B, Z, h, w) -> picture (B, 3, h, w) in [-1, 1] at the latent's size."""

@@ -36,7 +36,7 @@ PREDICTIONS: dict[str, PredictionType] = {
 }
 """What headers say (modelspec.prediction_type, modelspec.architecture, scheduler_config.json), and what it means."""
 V_TENSOR, ZERO_SNR_TENSOR = "v_pred", "ztsnr"
-"""Empty tensors by which single files of fine-tuned models say so, as ComfyUI reads them."""
+"""Empty tensors by which single files of fine-tuned models say so; ComfyUI heeds them in SDXL only."""
 SCHEDULE = {
     "beta_schedule": "scaled_linear",
     "beta_start": 0.00085,
@@ -215,13 +215,13 @@ def _matching(path: Path, source: _SingleFile | _Folder, presets: Iterable[Model
         level = preset.unet.cross_attention.index(True)
         key = f"down_blocks.{level}.attentions.0.transformer_blocks.0.attn2.to_k.weight"
         shape = source.unet_shape(key, preset)
-        if shape is None or shape[1] != preset.channels:
+        if shape is None or len(shape) < 2 or shape[1] != preset.channels:
             continue
         first = source.unet_shape("conv_in.weight", preset)
-        if first is None or first[1] != preset.vae.latent_channels:
+        channels = first[1] if first is not None and len(first) > 1 else 0
+        if channels != preset.vae.latent_channels:
             raise CheckpointError(
-                f"{path}: its U-Net takes {first[1] if first else 'no'} channels (an inpainting or depth model?); "
-                f"{ADVICE}"
+                f"{path}: its U-Net takes {channels or 'no'} channels (an inpainting or depth model?); {ADVICE}"
             )
         if source.takes_more():
             raise CheckpointError(f"{path}: its U-Net takes more than text (an unCLIP model or an upscaler?); {ADVICE}")
@@ -245,7 +245,7 @@ def _weights(folder: Path) -> Path:
 def _json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not readable as JSON ({error}); {ADVICE}") from None
     if not isinstance(values, dict):
         raise CheckpointError(f"{path}: must be a JSON object")

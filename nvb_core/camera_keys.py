@@ -10,7 +10,6 @@ photo's own in frame "input".
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from typing import Any, get_args
 
@@ -88,4 +87,4 @@ def _lens(keys: Sequence[dict[str, Any]], name: str, frame: Frame) -> list[float
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300

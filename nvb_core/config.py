@@ -5,12 +5,14 @@ Values marked *chosen* are not given by the paper (arXiv 2603.01328).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal, get_type_hints
 
 from .errors import ConfigError
+
+LARGEST, MOST_LEVELS, MOST_BLOCKS = 8192, 16, 64
+"""Far beyond any real model: a file that asks for more is broken or made to hang whoever opens it."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,8 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if not 1 <= self.sampling_steps <= 1000:
             raise ConfigError(f"sampling_steps is {self.sampling_steps}, must be in 1–1000")
+        if self.image_size > LARGEST:
+            raise ConfigError(f"image_size is {self.image_size}, must be at most {LARGEST}")
         for part in ("encoder", "view", "unet", "vae", "schedule"):
             _require_positive(getattr(self, part), part)
         unet = self.unet
@@ -179,12 +183,15 @@ class ModelConfig:
 
 
 def _require_positive(part: Any, where: str) -> None:
-    """Every number of a part is above 0 and finite, and no list is empty."""
+    """Every number of a part is above 0 and not absurdly large, and no list is empty."""
     for entry in fields(part):
         value = getattr(part, entry.name)
         items = value if isinstance(value, tuple) else (value,)
-        if not items or not all(0 < item < math.inf for item in items if type(item) in (int, float)):
-            raise ConfigError(f"{where}.{entry.name} is {value}, must be above 0")
+        numbers = [item for item in items if type(item) in (int, float)]
+        if not 1 <= len(items) <= MOST_LEVELS or not all(0 < number <= LARGEST for number in numbers):
+            raise ConfigError(f"{where}.{entry.name} is {value!r:.80}, must be above 0, and at most {LARGEST}")
+        if entry.name.endswith(("blocks", "blocks_per_level", "layers_per_block")) and value > MOST_BLOCKS:
+            raise ConfigError(f"{where}.{entry.name} is {value}, must be at most {MOST_BLOCKS}")
 
 
 def _build(cls: type[Any], values: Any, where: str) -> Any:
@@ -211,10 +218,10 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         if value not in hint.__args__:
             raise ConfigError(f"{where}: {value!r} is not one of {', '.join(map(str, hint.__args__))}")
         return value
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    if hint is float and type(value) is int and abs(value) <= LARGEST:
         return float(value)
     if type(value) is not hint:
-        raise ConfigError(f"{where}: expected {hint.__name__}, got {value!r}")
+        raise ConfigError(f"{where}: expected {hint.__name__}, got {value!r:.80}")
     return value
 
 

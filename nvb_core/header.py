@@ -62,7 +62,7 @@ def parse_header(path: Path, header: dict[str, str] | None) -> dict[str, Any]:
 def _json_object(path: Path, key: str, text: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: header {key!r} isn't JSON ({error})") from None
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: header {key!r} isn't a JSON object")

@@ -86,7 +86,7 @@ def _vector(info: dict[str, Any], name: str, axes: str) -> Tensor:
 
 
 def _number(where: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e300:
         raise CameraError(f"{where}: expected a finite number, found {value!r:.40}")
     return float(value)
 

@@ -97,7 +97,8 @@ def write_mp4(frames: Tensor, path: Path, provenance: Provenance, fps: int = TUR
     data = b"".join(np.asarray(to_pil(f).resize(size, Image.Resampling.LANCZOS)).tobytes() for f in frames)
     command = [_ffmpeg(), "-v", "error", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24"]
     command += ["-s", f"{size[0]}x{size[1]}", "-r", str(fps), "-i", "-", "-an", "-c:v", "libx264", "-crf", "16"]
-    command += ["-pix_fmt", "yuv420p", "-movflags", "+faststart", *mp4_arguments(provenance), "-f", "mp4", str(path)]
+    command += ["-pix_fmt", "yuv420p", "-movflags", "+faststart", *mp4_arguments(provenance), "-f", "mp4"]
+    command.append(f"file:{path}")  # or a name with a colon would be taken for a protocol
     # A session of its own: Ctrl-C must reach this process only, which then ends ffmpeg and removes the file.
     done = subprocess.run(command, input=data, capture_output=True, start_new_session=True, check=False)  # noqa: S603
     if done.returncode:

@@ -19,10 +19,12 @@ from .cameras import Cameras
 from .errors import ConfigError
 from .fit import fitted_grid
 from .model import NVBModel
-from .sampling import SamplingOptions, StepInfo, decode_latents, sample_latents
+from .sampling import Chunks, SamplingOptions, StepInfo, decode_latents, sample_latents
 from .timed import TimeConditioned
 
 LOWEST_NOISE_TIMESTEP = 0
+FACES_AT_ONCE = 8
+"""That are encoded (chosen); a chunk that doesn't fit is halved."""
 PREDICTION_LIMITS = {"distance": (0.5, 2.0), "focal": (0.25, 4.0), "principal": (-0.5, 1.5)}
 
 OnStep = Callable[[StepInfo], None]
@@ -55,7 +57,10 @@ def encode_faces(model: NVBModel, crops: Tensor, device: torch.device | None = N
 
     @torch.no_grad()
     def compute(timestep: int) -> Tensor:
-        return model.encoder(images, torch.full((len(images),), timestep, device=images.device))
+        def encode(start: int, end: int) -> Tensor:
+            return model.encoder(images[start:end], torch.full((end - start,), timestep, device=images.device))
+
+        return torch.cat(list(Chunks(len(images), FACES_AT_ONCE).map(encode)))
 
     return TimeConditioned(compute)
 

@@ -127,7 +127,7 @@ class Chunks:
 
     def _halve(self) -> None:
         if self.size == 1:
-            raise NVBError("out of memory with one view at a time; use a smaller dtype or another device")
+            raise NVBError("out of memory with one picture at a time; use a smaller dtype or another device")
         self.size = (self.size + 1) // 2
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -192,12 +192,13 @@ def sample_latents(
 
 
 @torch.no_grad()
-def decode_latents(model: NVBModel, latents: Tensor, views_per_chunk: int = 0) -> Tensor:
-    """Normalised latents (M, Z, h, w) -> images (M, 3, H, W) float32 in [-1, 1], in chunks that fit memory."""
+def decode_latents(model: NVBModel, latents: Tensor, views_per_chunk: int = 0, raw: bool = False) -> Tensor:
+    """Latents (M, Z, h, w), normalised or raw -> images (M, 3, H, W) float32 in [-1, 1], in chunks that fit memory."""
     parameter = next(model.vae.parameters())
     chunks = Chunks(len(latents), views_per_chunk or automatic_chunk(parameter.device))
+    network = model.vae.decode_raw if raw else model.vae.decode
 
     def decode(start: int, end: int) -> Tensor:
-        return model.vae.decode(latents[start:end].to(parameter.device, parameter.dtype)).float().clamp(-1, 1)
+        return network(latents[start:end].to(parameter.device, parameter.dtype)).float().clamp(-1, 1)
 
     return torch.cat(list(chunks.map(decode)))

@@ -56,7 +56,9 @@ class RunLog:
 def check_tracker(name: Tracker) -> None:
     """Raise ConfigError if a tracker's package isn't there."""
     if name != "none" and find_spec(name) is None:
-        raise ConfigError(f"--tracker {name} needs the package {name}; pip install {name} or use --tracker none")
+        raise ConfigError(
+            f"logging to {name} needs its package; pip install {name}, or use --tracker none where there is that option"
+        )
 
 
 def start_tracker(name: Tracker, out: Path, resumed_step: int, record: dict[str, Any]) -> Any:

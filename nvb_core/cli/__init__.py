@@ -82,14 +82,13 @@ def _dispatch(arguments: list[str]) -> int:
         hint = f"did you mean {' or '.join(close)}?" if close else "nothing is installed: run pip install ."
         raise ConfigError(f"unknown command {name!r}; {hint}")
     try:
-        command = commands[name].load()
+        return int(commands[name].load()(arguments[1:]))
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == commands[name].module.partition(".")[0]:
             raise
         raise ConfigError(
             f"command {name} needs the package {error.name}; install it with: pip install 'nvb-face[train]'"
         ) from error
-    return int(command(arguments[1:]))
 
 
 def _help(commands: Iterable[metadata.EntryPoint]) -> str:

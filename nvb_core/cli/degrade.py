@@ -18,7 +18,7 @@ from tyro.conf import Positional
 from ..degradation import PRESETS, Degradation, degrade, sample_degradation
 from ..errors import ConfigError, NVBError, OccupiedError, OutputError
 from ..images import LoadedImage, load_image, to_pil
-from ..provenance import DEGRADED_KEY, GRID_KEY, source_name
+from ..provenance import DEGRADED_KEY, GRID_KEY, PNG_KEY, source_name
 from ..sheet import SheetCell, contact_sheet
 from ..staging import write_atomically, writing
 from . import FAILURE, PROG, report_error
@@ -68,7 +68,7 @@ class Options:
 def main(argv: Sequence[str]) -> int:
     """Run `nvb-face degrade`; returns 0, or 2 if a photo failed. Raises NVBError for what concerns all photos."""
     options = tyro.cli(Options, args=list(argv), prog=f"{PROG} degrade")
-    jobs = plan_jobs(options.photos, options.out, always_subfolders=False, results=(DEGRADED_KEY, GRID_KEY))
+    jobs = plan_jobs(options.photos, options.out, always_subfolders=False, results=(DEGRADED_KEY, PNG_KEY, GRID_KEY))
     photos = [job.photo for job in jobs]
     work = list(zip(photos, unique_stems(photos, reserved=(GRID_STEM,)), strict=True))
     if options.grid:
@@ -91,7 +91,9 @@ def main(argv: Sequence[str]) -> int:
                 rows.append(pictures)
     if rows and worker.index == 0:
         write_grid(rows, options)
-    if failed and len(work) > 1:
+    if not failed:
+        print(f"{options.out}: {len(share)} photos degraded", file=sys.stderr)
+    elif len(work) > 1:
         print(f"{PROG}: {len(failed)} of {len(share)} photos failed: {', '.join(map(str, failed))}", file=sys.stderr)
     worker.wait_for_all()
     return FAILURE if failed else 0

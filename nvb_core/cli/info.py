@@ -124,7 +124,9 @@ def _table(title: str, rows: Any, numbers: bool = False) -> Table:
     table.add_column()
     table.add_column(justify="right" if numbers else "left", overflow="fold")
     for name, value in rows:
-        table.add_row(name, str(value))
+        table.add_row(
+            name, "".join(c if c.isprintable() else "?" for c in str(value))
+        )  # a file's text may steer terminals
     return table
 
 

@@ -34,10 +34,12 @@ def plan_jobs(arguments: Sequence[str], out: Path, always_subfolders: bool, resu
     are left out: an earlier run's, whose `out` may be the photos' own folder. Raises ConfigError if there is nothing to
     do, ImageError for an unreadable folder.
     """
+    if "" in arguments:
+        raise ConfigError("a photo's name is empty; an empty variable of the shell?")
     found = (photo for argument in arguments for photo in _expand(argument, results))
     photos = list({os.path.realpath(photo): photo for photo in found}.values())
     if not photos:
-        raise ConfigError("no photos given; name files, folders or patterns, for example: nvb-face render photo.jpg")
+        raise ConfigError('no photos given; name files, folders or patterns, for example photo.jpg or "photos/*.jpg"')
     if len(photos) == 1 and not always_subfolders:
         return [Job(photos[0], out)]
     return [Job(photo, out / name) for photo, name in zip(photos, unique_stems(photos), strict=True)]

@@ -12,7 +12,7 @@ import torch
 import tyro
 
 from ..checkpoint import load_model, read_metadata, save_model
-from ..errors import ConfigError
+from ..errors import ConfigError, OccupiedError
 from . import PROG
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
@@ -36,9 +36,17 @@ class Options:
     """Number format of the file."""
 
 
+def require_apart(out: Path, *inputs: Path | None) -> None:
+    """Raise OccupiedError if a result would take the place of what it is made from."""
+    for path in inputs:
+        if path is not None and path.exists() and out.exists() and out.samefile(path):
+            raise OccupiedError(f"{out}: the result is made from it; choose another --out")
+
+
 def main(argv: Sequence[str]) -> int:
     """Run `nvb-face merge`. Raises NVBError."""
     options = tyro.cli(Options, args=list(argv), prog=f"{PROG} merge")
+    require_apart(options.out, options.weights, options.base)
     if read_metadata(options.weights)["config_object"].base_model == "none":
         raise ConfigError(f"{options.weights}: is complete already; there is nothing to merge")
     model = load_model(options.weights, base=options.base)

@@ -132,29 +132,36 @@ def test_other_samplers_run(client: Client, graph: Graph, files: Files, sampler:
     assert client.run_well(graph.prompt).shown("NVBProbeLatentDifference")["shape"] == [2, 4, 8, 8]
 
 
-def test_a_lora_works_before_and_after_alike(client: Client, graph: Graph, files: Files) -> None:
-    layer = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn1.to_q"
+def test_a_lora_changes_all_but_the_cross_attention(client: Client, graph: Graph, files: Files) -> None:
+    block = "diffusion_model.input_blocks.1.1.transformer_blocks.0"
     generator = torch.Generator().manual_seed(0)
-    factors = {"up": (32, 4), "down": (4, 32)}
-    lora = {f"{layer}.lora_{n}.weight": torch.randn(shape, generator=generator) for n, shape in factors.items()}
+    shapes = {"attn1.to_q": ((32, 4), (4, 32)), "attn2.to_k": ((32, 4), (4, CONFIG.channels))}
+    factors = {
+        layer: {
+            f"{block}.{layer}.lora_{name}.weight": torch.randn(shape, generator=generator)
+            for name, shape in zip(("up", "down"), both, strict=True)
+        }
+        for layer, both in shapes.items()
+    }
     folder = files.base.parents[1] / "loras"
     folder.mkdir(exist_ok=True)
-    save_file(lora, folder / "any.safetensors")
-    settings = {"lora_name": "any.safetensors", "strength_model": 1.0}
+    save_file(factors["attn1.to_q"], folder / "attn1.safetensors")
+    save_file(factors["attn1.to_q"] | factors["attn2.to_k"], folder / "both.safetensors")
 
     stages = native(graph, files.base, yaws=(0,))
     base = graph.add("NVBProbeSDModel", path=str(files.base), predicts_v=False)
-    early = graph.add("LoraLoaderModelOnly", base, **settings)
     denoiser = stages.loader.output("NVB_DENOISER")
-    before = graph.add("NVBApplyToModel", early, stages.features, denoiser=denoiser)
-    late = graph.add("LoraLoaderModelOnly", stages.applied.output("MODEL"), **settings)
-    without, first = (ksampler(graph, applied, applied, steps=3) for applied in (stages.applied, before))
-    second = ksampler(graph, stages.applied, stages.applied, steps=3, model=late.output("MODEL"))
-    compared = [graph.add("NVBProbeLatentDifference", first=first, second=other) for other in (without, second)]
+    drawn = [ksampler(graph, stages.applied, stages.applied, steps=3)]
+    for name in ("attn1.safetensors", "both.safetensors"):
+        changed = graph.add("LoraLoaderModelOnly", base, lora_name=name, strength_model=1.0)
+        applied = graph.add("NVBApplyToModel", changed, stages.features, denoiser=denoiser)
+        drawn.append(ksampler(graph, applied, applied, steps=3))
+    without, attn1, both = drawn
+    compared = [graph.add("NVBProbeLatentDifference", first=attn1, second=other) for other in (without, both)]
     outputs = client.run_well(graph.prompt).outputs
-    with_and_without, before_and_after = (outputs[node.id]["difference"][0] for node in compared)
+    with_and_without, with_attn2 = (outputs[node.id]["difference"][0] for node in compared)
     assert with_and_without > 1e-3
-    assert before_and_after < 1e-5
+    assert with_attn2 == 0
 
 
 def refused(client: Client, graph: Graph) -> str:
@@ -172,7 +179,43 @@ def test_another_base_is_refused(client: Client, graph: Graph, files: Files) -> 
 def test_another_prediction_is_refused(client: Client, graph: Graph, files: Files) -> None:
     stages = native(graph, files.base, predicts_v=True)
     graph.add("SaveLatent", ksampler(graph, stages.applied, stages.applied))
-    assert "ModelSamplingDiscrete (eps)" in refused(client, graph)
+    assert "ModelSamplingDiscrete (eps, zsnr off)" in refused(client, graph)
+
+
+def test_another_noise_schedule_is_refused(client: Client, graph: Graph, files: Files) -> None:
+    stages = native(graph, files.base)
+    base = graph.add("NVBProbeSDModel", path=str(files.base), predicts_v=False)
+    rescaled = graph.add("ModelSamplingDiscrete", base, sampling="eps", zsnr=True)
+    denoiser = stages.loader.output("NVB_DENOISER")
+    applied = graph.add("NVBApplyToModel", rescaled, stages.features, denoiser=denoiser)
+    graph.add("SaveLatent", ksampler(graph, applied, applied))
+    assert "ModelSamplingDiscrete (eps, zsnr off)" in refused(client, graph)
+
+
+def test_a_model_that_draws_views_already_is_refused(client: Client, graph: Graph, files: Files) -> None:
+    stages = native(graph, files.base)
+    denoiser = stages.loader.output("NVB_DENOISER")
+    twice = graph.add("NVBApplyToModel", stages.applied.output("MODEL"), stages.features, denoiser=denoiser)
+    graph.add("SaveLatent", ksampler(graph, twice, twice))
+    assert "draws views already" in refused(client, graph)
+
+
+def test_views_of_one_camera_are_one_picture(client: Client, graph: Graph, files: Files) -> None:
+    """All views of a face start from the same noise."""
+    stages = native(graph, files.base, yaws=(20, 20))
+    latents = ksampler(graph, stages.applied, stages.applied, steps=3)
+    first, second = (graph.add("LatentFromBatch", latents, batch_index=i, length=1) for i in (0, 1))
+    graph.add("NVBProbeLatentDifference", first=first, second=second)
+    assert client.run_well(graph.prompt).shown("NVBProbeLatentDifference")["difference"][0] < 1e-5
+
+
+def test_latents_of_either_sampler_are_of_one_scale(client: Client, graph: Graph, files: Files) -> None:
+    """They start from other noise, so that latents of equal scale are about as far apart as they are long."""
+    stages = native(graph, files.base)
+    whole = graph.add("NVBLoader", checkpoint="native.safetensors", base=files.base.name)
+    ours = graph.add("NVBDDIMSampler", whole, stages.features, steps=STEPS)
+    graph.add("NVBProbeLatentDifference", first=ours, second=ksampler(graph, stages.applied, stages.applied))
+    assert 0 < client.run_well(graph.prompt).shown("NVBProbeLatentDifference")["difference"][0] < 2
 
 
 def test_a_latent_batch_of_another_size_is_refused(client: Client, graph: Graph, files: Files) -> None:

@@ -137,6 +137,19 @@ def test_provenance_looks_upstream_only_and_takes_the_nearest(pack: Pack) -> Non
     assert provenance_of({**nearer, "21": own}, "10").steps == 2
     linked = {**other, "inputs": {**other["inputs"], "steps": ["1", 0]}}
     assert provenance_of({**nearer, "21": linked}, "10").steps == -1
+    views, plain = (
+        {"class_type": "NVBApplyToModel", "inputs": {}},
+        {"class_type": "CheckpointLoaderSimple", "inputs": {}},
+    )
+    settings = {"noise_seed": 5, "steps": 30, "model": ["31", 0]}
+    drawn = {"class_type": "KSamplerAdvanced", "inputs": {**settings, "latent_image": ["1", 0]}}
+    refined = {
+        "class_type": "KSampler",
+        "inputs": {"seed": 99, "steps": 1, "model": ["32", 0], "latent_image": ["30", 0]},
+    }
+    core = {**PROMPT, "9": {"class_type": "VAEDecode", "inputs": {"samples": ["33", 0]}}, "30": drawn, "31": views}
+    record = provenance_of({**core, "32": plain, "33": refined}, "10")
+    assert (record.seed, record.steps, record.eta) == (5, 30, -1.0)
     whole = {"class_type": "NVBNovelViews", "inputs": {"preset": "orbit", "seed": 4, "steps": 6}}
     record = provenance_of({"1": whole, "10": {"class_type": "NVBSaveViews", "inputs": {"images": ["1", 0]}}}, "10")
     assert (record.seed, record.steps, record.eta, record.model) == (4, 6, 0.0, "unknown")

@@ -54,6 +54,7 @@ def test_the_stages_give_what_the_core_gives(
         model, crops.movedim(-1, 1) * 2 - 1, [cameras, cameras], sampling.SamplingOptions(steps=3, seed=3, fit_steps=20)
     )
     torch.testing.assert_close(images, (expected.movedim(1, -1) + 1) / 2, atol=1e-4, rtol=0)
+    torch.testing.assert_close(parts.vae.first_stage_model.decode(latents).clamp(-1, 1), expected, atol=1e-4, rtol=0)
     assert len(resolved) == 6
     assert torch.equal(resolved.cam2world[3:], cameras.cam2world)
     shown = pack.node("NVBDecode").execute(parts.vae, {"samples": latents}, True, 1.0).args[0]
@@ -226,6 +227,7 @@ def test_core_vae_methods_find_their_scale(parts: SimpleNamespace, model: Any) -
     vae, image = parts.vae, torch.rand(1, 3, 32, 32)
     latent = vae.first_stage_model.encode(vae.process_input(image))
     assert latent.shape == (1, vae.latent_channels, 32 // vae.downscale_ratio, 32 // vae.downscale_ratio)
+    torch.testing.assert_close(latent, model.vae.encode_raw(image * 2 - 1))  # core's samplers scale latents themselves
     decoded = vae.first_stage_model.decode(latent)
     assert decoded.shape == image.shape
     expected = ((decoded + 1) / 2).clamp(0, 1)

@@ -63,6 +63,7 @@ def test_a_missing_lens_beside_others_is_the_default_in_frame_face() -> None:
         (text({"yaw_deg": "10"}), r"keys\[0\]\.yaw_deg: expected a finite number, found '10'"),
         (text({"yaw_deg": None}), r"keys\[0\]\.yaw_deg: expected a finite number, found None"),
         (text({"yaw_deg": True}), r"keys\[0\]\.yaw_deg: expected a finite number, found True"),
+        (text({"yaw_deg": 10**400}), r"keys\[0\]\.yaw_deg: expected a finite number, found 10+"),
         (text({"yaw_deg": float("nan")}), r"keys\[0\]\.yaw_deg: expected a finite number, found nan"),
         (text({"yaw_deg": 0, "yaw": 0}), r"keys\[0\]: 'yaw' isn't known; expected yaw_deg, pitch_deg"),
         (text({"yaw_deg": 0}, {"yaw_deg": 0, "radius": 0.2}), "camera keys: camera 1: radius 0.2 must be above 0.7"),

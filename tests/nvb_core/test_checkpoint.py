@@ -186,6 +186,8 @@ def test_plain_pickle_renamed(tmp_path: Path, protocol: int) -> None:
         ("config", "[]", "header 'config' isn't a JSON object"),
         ("config", "{}", "header config doesn't fit: config: unknown or missing keys"),
         ("training", "yesterday", "header 'training' isn't JSON"),
+        ("training", "[" * 100_000, "header 'training' isn't JSON"),
+        ("training", "9" * 5000, "header 'training' isn't JSON"),
         ("training", "null", "header 'training' isn't a JSON object"),
     ],
 )

@@ -83,6 +83,7 @@ def test_the_frontal_camera_is_the_viewer_s_default_rotation() -> None:
         ({}, 0, "position: expected an object with x, y, z"),
         (OLD | {"position": {"x": 0, "y": 0}}, 0, "position: expected"),
         (OLD | {"position": {"x": 0, "y": "1", "z": 0}}, 0, "position.y: expected a finite number"),
+        (OLD | {"position": {"x": 0, "y": 10**400, "z": 0}}, 0, "position.y: expected a finite number"),
         (OLD | {"position": OLD["target"]}, 0, "same point"),
         (OLD | {"quaternion": {"x": 0, "y": 0, "z": 0, "w": 0}}, 0, "quaternion: all zero"),
         (OLD | {"quaternion": [0, 0, 0, 1]}, 0, "quaternion: expected an object with x, y, z, w"),

@@ -171,6 +171,15 @@ def test_other_peoples_cameras_json_is_not_a_result(tmp_path: Path, text: str) -
     assert not is_finished(tmp_path, REQUEST)
 
 
+@pytest.mark.parametrize("name", ["a:b.mp4", "-x.mp4", "http:.mp4"])
+def test_names_that_ffmpeg_might_take_for_something_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_mp4(torch.zeros(2, 3, 16, 16), Path(name), RECORD)
+    assert (tmp_path / name).stat().st_size > 500
+
+
 def test_failing_ffmpeg_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"ffmpeg can't write the video \(.*No such file") as caught:
         write_mp4(torch.zeros(2, 3, 16, 16), tmp_path / "missing" / "a.mp4", RECORD)

@@ -56,6 +56,25 @@ def counted(*modules: nn.Module) -> Iterator[list[int]]:
             handle.remove()
 
 
+def test_faces_are_encoded_in_chunks_that_fit(tiny_model: NVBModel, crops: Tensor) -> None:
+    faces = crops.repeat(6, 1, 1, 1) * torch.linspace(0.1, 1, 12)[:, None, None, None]
+    expected = encode_faces(tiny_model, faces).at(7)
+    sizes: list[int] = []
+
+    def fits_five(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        sizes.append(len(arguments[0]))
+        if len(arguments[0]) > 5:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    hook = tiny_model.encoder.register_forward_pre_hook(fits_five)
+    try:
+        features = encode_faces(tiny_model, faces).at(7)
+    finally:
+        hook.remove()
+    assert sizes == [8, 4, 4, 4]
+    torch.testing.assert_close(features, expected)
+
+
 # ---- what is computed once ----
 
 

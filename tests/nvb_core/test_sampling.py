@@ -283,7 +283,7 @@ def test_one_view_that_does_not_fit_is_one_clear_error(tiny_model: NVBModel) -> 
     def no_memory(t: int, start: int, end: int) -> Tensor:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
-    with pytest.raises(NVBError, match="out of memory with one view at a time; use") as error:
+    with pytest.raises(NVBError, match="out of memory with one picture at a time; use") as error:
         sample_latents(tiny_model, no_memory, 1, 8, SamplingOptions(steps=1))
     assert "\n" not in str(error.value)
 

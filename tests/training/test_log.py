@@ -50,7 +50,7 @@ def test_no_tracker_leaves_only_files_of_our_own(tmp_path: Path) -> None:
 
 def test_a_tracker_that_is_not_installed_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("training.log.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match="--tracker wandb needs the package wandb; pip install wandb or"):
+    with pytest.raises(ConfigError, match="logging to wandb needs its package; pip install wandb, or"):
         check_tracker("wandb")
     check_tracker("none")
 

@@ -287,7 +287,8 @@ class ProbeOwnSampler:
         scheduler.final_alpha_cumprod = torch.tensor(1.0)
         model, features = denoiser.model, view_features.values
         size, views = model.config.latent_size, features.faces * features.views_per_face
-        noise = comfy.sample.prepare_noise(torch.zeros(views, 4, size, size), seed)
+        shared = [view // features.views_per_face for view in range(views)]
+        noise = comfy.sample.prepare_noise(torch.zeros(views, 4, size, size), seed, shared)
         noise *= (1 - scheduler.alphas_cumprod[scheduler.timesteps[0]]).sqrt()
 
         def context(timestep, start, end):

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from nvb_core import cli
 from nvb_core.cli.degrade import GRID_NAME, GRID_PICTURES, main, read_record
 from nvb_core.degradation import Degradation, degrade
 from nvb_core.errors import ConfigError, OccupiedError, OutputError
 from nvb_core.images import load_image, to_uint8
-from nvb_core.provenance import GRID_KEY
+from nvb_core.provenance import GRID_KEY, PNG_KEY
 
 SIZE = (40, 56)
 
@@ -179,6 +180,18 @@ def test_somebody_elses_grid_is_never_overwritten(photos: Path, tmp_path: Path) 
         run(photos, "--out", tmp_path, "--grid")
     assert (tmp_path / GRID_NAME).read_bytes() == before
     assert not (tmp_path / "anna.png").exists()
+
+
+def test_views_beside_the_photos_are_no_photos(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    marked = PngInfo()
+    marked.add_text(PNG_KEY, "{}")
+    Image.new("RGB", (8, 8)).save(photos / "sheet.png", pnginfo=marked)
+    out = tmp_path / "out"
+    assert run(photos, "--out", out) == 0
+    assert not (out / "sheet.png").exists()
+    assert f"{out}: 3 photos degraded" in capsys.readouterr().err
 
 
 def test_results_beside_the_photos_are_not_degraded_again(photos: Path, tmp_path: Path) -> None:

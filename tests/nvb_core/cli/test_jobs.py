@@ -73,6 +73,10 @@ class TestPlanJobs:
         with pytest.raises(ConfigError, match="no photos given"):
             plan_jobs([], OUT, False)
 
+    def test_an_empty_name_is_not_the_current_folder(self, photos: Path) -> None:
+        with pytest.raises(ConfigError, match="a photo's name is empty"):
+            plan_jobs(["b.png", ""], OUT, False)
+
     def test_a_file_whose_name_looks_like_a_pattern(self, photos: Path) -> None:
         (photos / "a[1].png").write_text("")
         assert names(plan_jobs(["a[1].png"], OUT, False)) == [("a[1].png", "out")]

@@ -28,6 +28,7 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "    os.kill(os.getpid(), signal.SIGTERM)\n    time.sleep(10)",
         "usage": '"""End like an option parser."""\ndef main(argv):\n    raise SystemExit(int(argv[0]))',
         "lacking": '"""Need what is not installed."""\nimport package_that_nobody_has',
+        "late": '"""Need it when run."""\ndef main(argv):\n    import package_that_nobody_has',
         "broken": '"""Have a bug."""\nimport fake_commands.misspelt',
     }
     for name, source in sources.items():
@@ -98,8 +99,9 @@ class TestMain:
     def test_exit_code_of_option_parsers_is_passed_on(self, code: int) -> None:
         assert cli.main(["usage", str(code)]) == code
 
-    def test_missing_dependency_says_what_to_install(self, capsys: pytest.CaptureFixture[str]) -> None:
-        assert cli.main(["lacking"]) == 2
+    @pytest.mark.parametrize("command", ["lacking", "late"])
+    def test_missing_dependency_says_what_to_install(self, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli.main([command]) == 2
         assert "package_that_nobody_has" in (line := one_line(capsys.readouterr().err))
         assert "pip install" in line
 

@@ -14,7 +14,7 @@ from nvb_core.adapted import adapted_model
 from nvb_core.backbone import Base, read_base
 from nvb_core.checkpoint import load_model, save_model
 from nvb_core.cli import export, info, merge, render
-from nvb_core.errors import CheckpointError, ConfigError
+from nvb_core.errors import CheckpointError, ConfigError, OccupiedError
 from tests.nvb_core.test_adapted import CONFIG, predict
 from tests.nvb_core.test_backbone import States, single_file, states
 from tests.nvb_core.test_lora import stir
@@ -46,6 +46,16 @@ def test_merge(base: Path, weights: Path, tmp_path: Path) -> None:
     assert complete.metadata["license"] == "CC-BY-4.0"
     with pytest.raises(ConfigError, match="complete already"):
         merge.main(["--weights", str(out), "--base", str(base), "--out", str(tmp_path / "again.safetensors")])
+
+
+def test_inputs_are_never_replaced(base: Path, weights: Path) -> None:
+    contents = {path: path.read_bytes() for path in (base, weights)}
+    arguments = ["--weights", str(weights), "--base", str(base)]
+    for out in (base, weights):
+        for run in (merge.main, lambda argv: export.main([*argv, "--format", "single"])):
+            with pytest.raises(OccupiedError, match=rf"{out.name}: the result is made from it; choose another --out"):
+                run([*arguments, "--out", str(out)])
+    assert {path: path.read_bytes() for path in contents} == contents
 
 
 def test_export_before_and_after_merging(base: Path, weights: Path, tmp_path: Path) -> None:
