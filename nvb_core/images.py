@@ -39,20 +39,54 @@ def load_image(path: str | Path) -> LoadedImage:
     Raises ImageError naming the file for anything that isn't a readable photo of at least MIN_SIDE_PX a side.
     """
     path = Path(path)
-    data = _read(path)
+    try:
+        data = read_photo(path)
+        return LoadedImage(decode_photo(data), hashlib.sha256(data).hexdigest(), path)
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from None
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
+        raise ImageError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+
+
+def read_photo(path: Path) -> bytes:
+    """A photo's file. Raises OSError, and ImageError, without the file's name, for what can't be one."""
+    if path.exists() and not path.is_file():
+        raise ImageError("not a file; give a photo")
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise ImageError(f"larger than {MAX_FILE_BYTES // 2**20} MiB; make the picture smaller")
+    data = path.read_bytes()
+    if not data:
+        raise ImageError("empty file")
+    return data
+
+
+def decode_photo(data: bytes) -> Tensor:
+    """Pixels of a photo's file, as `load_image` has them. Raises ImageError, without the file's name."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about odd metadata, and sizes below MAX_PIXELS
-            pixels = _decode(data)
+            return _decode(data)
     except Image.DecompressionBombError:
-        raise ImageError(f"{path}: {_TOO_LARGE}") from None
-    except ImageError as error:
-        raise ImageError(f"{path}: {error}") from None
-    except Exception as error:  # on damaged files Pillow's decoders raise nearly anything
+        raise ImageError(_TOO_LARGE) from None
+    except ImageError:
+        raise
+    except Exception as error:
+        if not is_damage(error):
+            raise
         reason = " ".join(str(error).split()) or type(error).__name__
         reason = "unknown format" if isinstance(error, Image.UnidentifiedImageError) else reason
-        raise ImageError(f"{path}: not a readable image ({reason:.80}); give a JPEG, PNG, WebP or TIFF photo") from None
-    return LoadedImage(pixels, hashlib.sha256(data).hexdigest(), path)
+        raise ImageError(f"not a readable image ({reason:.80}); give a JPEG, PNG, WebP or TIFF photo") from None
+
+
+def open_picture(data: bytes) -> Image.Image:
+    """The picture of a photo's file, before its pixels are decoded. Raises nearly anything on damaged files."""
+    Image.init()
+    return Image.open(io.BytesIO(data), formats=[name for name in FORMATS if name in Image.OPEN])
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether what Pillow raised is the file's fault, and not the machine's: out of memory, or of open files."""
+    return not isinstance(error, MemoryError) and getattr(error, "errno", None) is None
 
 
 def to_uint8(images: Tensor) -> np.ndarray:
@@ -66,35 +100,20 @@ def to_pil(image: Tensor) -> Image.Image:
     return Image.fromarray(to_uint8(image))
 
 
-def _read(path: Path) -> bytes:
-    try:
-        if path.exists() and not path.is_file():
-            raise ImageError(f"{path}: not a file; give a photo")
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise ImageError(f"{path}: larger than {MAX_FILE_BYTES // 2**20} MiB; make the picture smaller")
-        data = path.read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a null character in the path
-        raise ImageError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
-    if not data:
-        raise ImageError(f"{path}: empty file")
-    return data
-
-
 def _decode(data: bytes) -> Tensor:
-    Image.init()
-    with Image.open(io.BytesIO(data), formats=[name for name in FORMATS if name in Image.OPEN]) as image:
+    with open_picture(data) as image:
         if image.width * image.height > MAX_PIXELS:
             raise ImageError(_TOO_LARGE)
         image.load()
         upright = ImageOps.exif_transpose(image)
     if min(upright.size) < MIN_SIDE_PX:
         raise ImageError(f"{upright.width}×{upright.height} pixels; each side must be at least {MIN_SIDE_PX}")
-    values = torch.from_numpy(_unit_rgb(upright))
-    return values.permute(2, 0, 1).mul(2).sub(1).contiguous()
+    values = torch.from_numpy(_unit_rgb(upright)).mul_(2).sub_(1)  # in place: photos are large
+    return values.permute(2, 0, 1).contiguous()
 
 
 def _unit_rgb(image: Image.Image) -> np.ndarray:
-    """Pixels (H, W, 3) float32 in [0, 1]."""
+    """Pixels (H, W, 3) float32 in [0, 1], of an array that nobody else holds."""
     if image.mode.startswith("I"):  # 16-bit grey; converting to RGB would clip it to 8 bits
         grey = np.asarray(image).astype(np.float32).clip(0, 65535) / 65535
         return np.repeat(grey[..., None], 3, axis=2)
@@ -103,4 +122,6 @@ def _unit_rgb(image: Image.Image) -> np.ndarray:
     if image.has_transparency_data:
         backdrop = Image.new("RGBA", image.size, (*BACKDROP, 255))
         image = Image.alpha_composite(backdrop, image.convert("RGBA"))
-    return np.asarray(image.convert("RGB"), dtype=np.float32) / 255
+    rgb = np.array(image.convert("RGB"), dtype=np.float32)
+    rgb /= 255
+    return rgb

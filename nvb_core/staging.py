@@ -1,5 +1,5 @@
 """Results that are either the old ones or the new ones, never half of each: `write_atomically` for a file,
-`staged_folder` for a folder.
+`staged_folder` for a folder; and `locked`, for work on a folder that only one process may be at.
 
 A folder's new entries are made in a hidden folder inside the target and renamed into place at the end, the `marker`
 file last, so a folder that holds the marker is complete. Working inside the target keeps every rename on one file
@@ -56,7 +56,7 @@ def staged_folder(target: Path, marker: str, entries: Sequence[str], is_ours: Ca
     names = (marker, *entries)
     stage = target / STAGE
     made: list[Path] = []
-    with _locked(target):
+    with locked(target):
         try:
             with writing(target):
                 _refuse_foreign(target, names, is_ours)
@@ -82,8 +82,11 @@ def staged_folder(target: Path, marker: str, entries: Sequence[str], is_ours: Ca
 
 
 @contextmanager
-def _locked(target: Path) -> Iterator[None]:
-    """Keep this machine's other processes out of a folder; one that ends lets go of it, however it ends."""
+def locked(target: Path) -> Iterator[None]:
+    """Keep this machine's other processes out of a folder; one that ends lets go of it, however it ends.
+
+    The folder needn't be there yet, and nothing is written into it. Raises OccupiedError if another is at it.
+    """
     from filelock import FileLock, Timeout
 
     user = getattr(os, "getuid", int)()  # of whom another could not open the lock; Windows has a folder for each

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from nvb_core import images
 from nvb_core.errors import ImageError
 from nvb_core.images import load_image, to_pil, to_uint8
 
@@ -48,6 +50,23 @@ def test_rgb_png_is_exact_and_hashed(tmp_path: Path) -> None:
     close(loaded.pixels, expected(RAMP))
     assert (loaded.pixels.dtype, loaded.pixels.is_contiguous(), loaded.path) == (torch.float32, True, file)
     assert loaded.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def test_every_level_has_its_very_value(tmp_path: Path) -> None:
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    Image.fromarray(levels).convert("RGB").save(tmp_path / "levels.png")
+    values = torch.from_numpy(levels.astype(np.float32) / 255).mul(2).sub(1)
+    assert torch.equal(load_image(tmp_path / "levels.png").pixels, values.expand(3, 16, 16))
+
+
+def test_large_photos_take_little_memory(tmp_path: Path) -> None:
+    Image.new("RGB", (1500, 1000)).save(tmp_path / "large.png")
+    load_image(tmp_path / "large.png")  # what Pillow imports
+    tracemalloc.start()
+    pixels = load_image(tmp_path / "large.png").pixels
+    peak = tracemalloc.get_traced_memory()[1]  # without what PyTorch and Pillow hold
+    tracemalloc.stop()
+    assert peak < 1.6 * pixels.nbytes
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "webp", "bmp", "tif", "ppm"])
@@ -174,6 +193,23 @@ def test_truncated_files(tmp_path: Path, suffix: str, kept: float) -> None:
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(file)
     file.write_bytes(file.read_bytes()[: int(file.stat().st_size * kept)])
     rejected(file, "not a readable image")
+
+
+def test_failures_of_the_machine_are_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "photo.png"
+    Image.fromarray(RAMP).save(file)
+
+    def fail_by(error: Exception) -> None:
+        def fail(_: Image.Image) -> np.ndarray:
+            raise error
+
+        monkeypatch.setattr(images, "_unit_rgb", fail)
+
+    fail_by(MemoryError())
+    with pytest.raises(MemoryError):
+        load_image(file)
+    fail_by(OSError(24, "Too many open files"))
+    rejected(file, r"cannot be read \(Too many open files\)")
 
 
 @pytest.mark.parametrize("side", [11_000, 30_000])

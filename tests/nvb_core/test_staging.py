@@ -8,7 +8,7 @@ import pytest
 
 from nvb_core import staging
 from nvb_core.errors import OccupiedError, OutputError
-from nvb_core.staging import STAGE, staged_folder, write_atomically, writing
+from nvb_core.staging import STAGE, locked, staged_folder, write_atomically, writing
 
 NAMES = ("views", "sheet.png")
 
@@ -100,6 +100,17 @@ def test_a_second_process_is_kept_out(tmp_path: Path) -> None:
         with pytest.raises(OccupiedError, match=r"out: another nvb-face is writing here"):
             publish(out, "new")
     assert content(out) == OLD
+    publish(out, "new")
+    assert content(out) == NEW
+
+
+def test_a_lock_can_be_held_over_any_work(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with locked(out):
+        for attempt in (locked(out), staged_folder(out, "done", NAMES, is_ours)):
+            with pytest.raises(OccupiedError, match=r"out: another nvb-face is writing here"), attempt:
+                pass
+        assert list(tmp_path.iterdir()) == []
     publish(out, "new")
     assert content(out) == NEW
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from nvb_core.errors import ConfigError
 from nvb_core.sheet import MAX_VIEWS
 from nvb_core.staging import write_atomically
 
+from ..heads.cli import cores
 from .convert.faces import Subjects
 from .convert.plan import Plan
 from .nersemble.cli import NeRSemble
@@ -29,7 +29,7 @@ class Common(ABC):
     """Folder of the source."""
     out: Path
     """Face folder to write. The same command goes on after an interruption."""
-    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
+    workers: int = field(default_factory=cores)
     """Threads; default: one a core."""
 
     def __post_init__(self) -> None:
@@ -126,13 +126,10 @@ class Convert:
 
     def run(self) -> None:
         """Convert and print a summary."""
-        from .convert.run import REPORT_NAME, run
+        from .convert.run import print_report, run
 
         options = self.kind
-        report = run(options.plan(), options.out, options.size, options.workers)
-        print("\n".join([f"wrote {options.out}: {report.lines()[0]}", *report.lines()[1:]]))
-        if report.dropped:
-            print(f"all {len(report.dropped)} that were dropped: {options.out / REPORT_NAME}")
+        print_report(run(options.plan(), options.out, options.size, options.workers), options.out)
 
 
 @dataclass(frozen=True)

@@ -208,10 +208,11 @@ def _cameras(root: Path, index: FaceIndex) -> Cameras:
 
 def _canonical_px(root: Path, index: FaceIndex, side: int) -> float:
     focal = index.labels[index.has_camera, 16]
-    margin = index.meta.get("margin", FOCAL / float(focal.median()) if len(focal) else 1.0)
-    if isinstance(margin, bool) or not isinstance(margin, (int, float)) or not 0 < margin <= 10:
+    seen = FOCAL / float(focal.median()) if len(focal) else 1.0  # of stored labels it may be just below 1
+    margin = index.meta.get("margin", max(seen, 1.0))
+    if isinstance(margin, bool) or not isinstance(margin, (int, float)) or not 1 <= margin <= 10:
         raise ConfigError(f"{root / INDEX_NAME}: margin is {margin!r}, must be a number in 1–10")
-    canonical = min(side / margin, float(side))
+    canonical = side / margin
     # Labels are often stored in single precision: 127.9999 means 128.
     return float(round(canonical)) if abs(canonical - round(canonical)) < 0.02 else canonical
 

@@ -21,7 +21,7 @@ def decode(path: Path) -> Tensor:
     """One square image as (3, H, H) uint8. Raises ConfigError."""
     try:
         with Image.open(path) as image:
-            _require_square(path, image.size)
+            _require_plain(path, image)
             array = np.array(image.convert("RGB"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: listed in {INDEX_NAME} but missing") from None
@@ -34,7 +34,7 @@ def read_side(path: Path) -> int:
     """Side of a square image in pixels, from its header. Raises ConfigError."""
     try:
         with Image.open(path) as image:
-            _require_square(path, image.size)
+            _require_plain(path, image)
             return image.width
     except FileNotFoundError:
         raise ConfigError(f"{path}: listed in {INDEX_NAME} but missing") from None
@@ -70,9 +70,11 @@ def require_side(file: Path, found: int, first: Path, side: int) -> None:
         raise ConfigError(f"{file}: {found} px wide, but {first} is {side} px; use one size")
 
 
-def _require_square(path: Path, size: tuple[int, int]) -> None:
-    if size[0] != size[1]:
-        raise ConfigError(f"{path}: {size[0]}x{size[1]} px, must be square")
+def _require_plain(path: Path, image: Image.Image) -> None:
+    if image.width != image.height:
+        raise ConfigError(f"{path}: {image.width}x{image.height} px, must be square")
+    if image.mode.startswith(("I", "F")):  # which Pillow would clip to 8 bits, white for the most part
+        raise ConfigError(f"{path}: has more than 8 bits (mode {image.mode}); convert it with nvb-face data convert")
 
 
 def _for_each(work: Callable[[int], None], count: int, title: str, show_progress: bool) -> None:

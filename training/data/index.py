@@ -5,8 +5,9 @@
                           "subjects": [subject of each label, ...], "splits": [split of each label, ...], "meta": {...}}
 
 A null label is an image of unknown camera. "splits" ("train", "val" or "test") may be left out. Version 1 is the same
-without either. EG3D's own dataset.json ({"labels": [...]}) reads too; there each image is its own subject. Images are
-square and may carry a margin around the canonical view for crop jitter; labels always describe the whole image.
+without either. EG3D's own dataset.json ({"labels": [...]}) reads too; there each photo is its own subject, with its
+mirror image and numbered copies. Images are square and may carry a margin around the canonical view for crop jitter;
+labels always describe the whole image.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -37,6 +39,9 @@ SPLIT_FRACTIONS = {"train": 0.9, "val": 0.05, "test": 0.05}
 
 Split = Literal["all", "train", "val", "test"]
 
+_COPY = re.compile(r"(?P<original>img\d+)(?P<mirror>_mirror)?_(?P<copy>\d\d)")  # of the rebalanced FFHQ
+_MIRROR = re.compile(r"(?P<original>.+)_mirror")
+
 
 @dataclass(frozen=True, eq=False)
 class FaceIndex:
@@ -47,6 +52,7 @@ class FaceIndex:
     subjects: tuple[str, ...]
     meta: dict[str, Any]
     splits: tuple[str, ...] = ()  # as named by the file; empty if it names none
+    one_photo: bool = False  # whether a subject is one photo, with its numbered copies and mirror images
 
     @property
     def has_camera(self) -> Tensor:
@@ -57,15 +63,14 @@ class FaceIndex:
     def is_view(self) -> list[bool]:
         """(N) which images are a view of their subject that no earlier one is, of known camera.
 
-        An image may be listed twice. Of a photo that was converted from EG3D's data sets there are numbered copies,
-        and mirrored ones, which show another face.
+        An image may be listed twice. Of a photo of EG3D's data sets there are numbered copies, and mirrored ones, which
+        show another face.
         """
-        one_photo = self.meta.get("converted_from") == "eg3d"
         seen: set[str] = set()
         views = []
         for path, subject, known in zip(self.paths, self.subjects, self.has_camera.tolist(), strict=True):
-            name = subject if one_photo else path
-            mirrored = one_photo and PurePosixPath(path).stem.startswith("mirror")
+            name = subject if self.one_photo else path
+            mirrored = self.one_photo and "mirror" in PurePosixPath(path).stem.split("_")
             views.append(known and not mirrored and name not in seen)
             if views[-1]:
                 seen.add(name)
@@ -88,7 +93,7 @@ class FaceIndex:
 
 def derived_split(subject: str) -> str:
     """The split of a subject by a hash (SHA-256) of its name alone, so that no image moves as a data set grows."""
-    position = int.from_bytes(hashlib.sha256(subject.encode()).digest()[:8], "big") / 2**64
+    position = int.from_bytes(hashlib.sha256(subject.encode(errors="surrogatepass")).digest()[:8], "big") / 2**64
     edges = np.cumsum([SPLIT_FRACTIONS[name] for name in SPLITS[:-1]])
     return SPLITS[int(np.searchsorted(edges, position, side="right"))]
 
@@ -138,7 +143,7 @@ def read_index(folder: Path) -> FaceIndex:
     entries = [_parse_entry(entry, f"{path}: labels[{i}]") for i, entry in enumerate(index["labels"])]
     _refuse_contradictions(entries, path)
     paths = tuple(name for name, _ in entries)
-    subjects = index.get("subjects", list(paths))
+    subjects = index.get("subjects", [_photo(name) for name in paths])
     if not isinstance(subjects, list) or len(subjects) != len(paths) or not all(isinstance(s, str) for s in subjects):
         raise ConfigError(f"{path}: subjects must be a list of {len(paths)} strings, one for each label")
     meta = index.get("meta", {})
@@ -148,7 +153,17 @@ def read_index(folder: Path) -> FaceIndex:
     if splits:
         _check_splits(splits, subjects, ConfigError, f"{path}: splits")
     labels = torch.tensor([label or [math.nan] * 25 for _, label in entries], dtype=torch.float64)
-    return FaceIndex(paths, labels, tuple(subjects), meta, tuple(splits))
+    one_photo = "subjects" not in index or meta.get("converted_from") == "eg3d"
+    return FaceIndex(paths, labels, tuple(subjects), meta, tuple(splits), one_photo)
+
+
+def split_stem(stem: str) -> tuple[str, str]:
+    """The original of an image's stem in EG3D's data sets, and which view of it this is."""
+    if match := _COPY.fullmatch(stem):
+        return match["original"], f"{'mirror' if match['mirror'] else 'view'}_{match['copy']}"
+    if match := _MIRROR.fullmatch(stem):
+        return match["original"], "mirror"
+    return stem, "view"
 
 
 def read_json(path: Path, missing: str) -> Any:
@@ -174,6 +189,12 @@ def leaves_folder(name: str) -> bool:
     """Whether a relative path with forward slashes points outside its folder."""
     pure = PurePosixPath(name)
     return pure.is_absolute() or ".." in pure.parts
+
+
+def _photo(name: str) -> str:
+    """What the original, mirrored and numbered images of one photo have in common."""
+    path = PurePosixPath(name)
+    return str(path.parent / split_stem(path.stem)[0])
 
 
 def _parse_entry(entry: Any, where: str) -> tuple[str, list[float] | None]:

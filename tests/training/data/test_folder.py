@@ -186,6 +186,11 @@ def test_margin_in_meta_wins(tmp_path: Path) -> None:
     assert only_source(FaceFolder.load(tmp_path, size=20)).canonical_px == 20
 
 
+def test_labels_just_inside_the_canonical_view(tmp_path: Path) -> None:
+    make_folder(tmp_path, margin=0.9999)
+    assert only_source(FaceFolder.load(tmp_path, size=40)).canonical_px == 40
+
+
 def test_to_float_range() -> None:
     assert to_float(torch.tensor([0, 255], dtype=torch.uint8)).tolist() == [-1.0, 1.0]
 
@@ -218,6 +223,7 @@ GOOD = [1, 0, 0, 0, 0, -1, 0, 0, 0, 0, -1, 2.7, 0, 0, 0, 1, 4.2647, 0, 0.5, 0, 4
         ({"splits": ["train"] * 6 + ["test"] * 6}, "subject 'heads-00000001' is in train and in test"),
         ({"meta": 3}, "meta"),
         ({"meta": {"margin": 0}}, "margin"),
+        ({"meta": {"margin": 0.5}}, r"margin is 0\.5, must be a number in 1–10"),
         ({"meta": {"margin": "wide"}}, "margin"),
     ],
 )
@@ -249,6 +255,9 @@ def test_bad_images(tmp_path: Path, in_memory: InMemory) -> None:
         FaceFolder.load(tmp_path, size=32, in_memory=in_memory)
     Image.new("RGB", (20, 20)).save(bad)
     with pytest.raises(ConfigError, match=r"00000001.02\.png: 20 px wide"):
+        FaceFolder.load(tmp_path, size=32, in_memory=in_memory)
+    Image.new("I;16", (40, 40), 30_000).save(bad)
+    with pytest.raises(ConfigError, match=r"02\.png: has more than 8 bits .*convert it with nvb-face data convert"):
         FaceFolder.load(tmp_path, size=32, in_memory=in_memory)
     Image.new("RGB", (40, 30)).save(bad)
     with pytest.raises(ConfigError, match=r"00000001.02\.png: 40x30 px, must be square"):

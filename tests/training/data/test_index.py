@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nvb_core.cameras import Cameras
@@ -85,6 +85,21 @@ def test_views_are_different_pictures_of_known_camera(tmp_path: Path) -> None:
         assert index.most_views == most
 
 
+def test_copies_of_one_photo_stay_in_one_split(tmp_path: Path) -> None:
+    """In EG3D's own folders, which name no subjects."""
+    copies = ("", "_mirror", "_00", "_01", "_mirror_00")
+    paths = [f"{i // 100:05d}/img{i:08d}{copy}.png" for i in range(200) for copy in copies]
+    label = LABELS[0].tolist()
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": [[path, label] for path in paths]}))
+    index = read_index(tmp_path)
+    assert len(set(index.subjects)) == 200
+    for split in ("train", "val", "test"):
+        kept = index.only(split).paths
+        assert len(kept) == 5 * len({path[:17] for path in kept}) > 0
+    assert [path for path, is_view in zip(paths, index.is_view, strict=True) if is_view] == paths[::5]
+    assert index.most_views == 1
+
+
 def test_splits_of_the_file_win_over_derived_ones(tmp_path: Path) -> None:
     paths, subjects = ["a/0.png", "b/0.png"], ["a", "b"]
     write_index(tmp_path, paths, LABELS, subjects, {}, ["val", "test"])
@@ -111,5 +126,6 @@ def test_derived_splits_are_fixed_and_have_their_shares() -> None:
 
 
 @given(st.text())
+@example("caf\udce9")  # of a file's name that isn't Unicode
 def test_any_name_has_a_split(name: str) -> None:
     assert derived_split(name) in ("train", "val", "test")

@@ -12,10 +12,11 @@ import torch
 from PIL import Image
 
 from nvb_core.cameras import FOCAL
-from nvb_core.errors import ConfigError, OutputError
+from nvb_core.errors import ConfigError, OccupiedError, OutputError
+from nvb_core.staging import locked
 from training.data import read_index
 from training.heads.cli import main
-from training.heads.dataset import HeadSet, pending, render_subject
+from training.heads.dataset import HeadSet, pending, render_set, render_subject
 from training.heads.views import sample_view_cameras
 
 SMALL = ["--count", "2", "--views", "2", "--size", "16", "--samples", "1", "--margin", "1.25", "--workers", "1"]
@@ -84,6 +85,7 @@ def test_a_foreign_index_is_refused(tmp_path: Path) -> None:
         (("--samples", "5"), "samples is 5; expected 1, 4, 9 or 16"),
         (("--margin", "0.9"), r"margin is 0.9; expected 1.0..2.0"),
         (("--first-seed", "-3"), "first-seed is -3"),
+        (("--first-seed", "99999999"), r"first-seed is 99999999; expected 0\.\.99999998"),  # two identities
         (("--workers", "0"), "workers is 0; expected 1..256"),
     ],
 )
@@ -91,6 +93,26 @@ def test_bad_options_are_one_clear_error(tmp_path: Path, option: tuple[str, str]
     with pytest.raises(ConfigError, match=message):
         run(tmp_path / "out", *option)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_second_process_is_kept_out_if_there_is_work(folder: Path) -> None:
+    with locked(folder):
+        assert list(render_set(folder, HeadSet(0, 2, 2, 16, 1, 1.25), 1, "cpu")) == []
+        with pytest.raises(OccupiedError, match="another nvb-face is writing here"):
+            run(folder, "--count", "3")
+    assert sorted(p.name for p in folder.iterdir()) == ["00000000", "00000001", "dataset.json", "sheet.png"]
+
+
+def test_the_index_is_of_what_is_there(tmp_path: Path) -> None:
+    run(tmp_path)
+    before = (tmp_path / "dataset.json").read_bytes()
+    for lacking in (b"", before.replace(b"00000001/", b"00000007/")):  # of a run that was killed, of a folder that went
+        if lacking:
+            (tmp_path / "dataset.json").write_bytes(lacking)
+        else:
+            (tmp_path / "dataset.json").unlink()
+        run(tmp_path)
+        assert (tmp_path / "dataset.json").read_bytes() == before
 
 
 def test_an_unwritable_folder_is_one_clear_error(tmp_path: Path) -> None:

@@ -9,38 +9,31 @@ EG3D's rebalanced FFHQ (img00000000_00.png, img00000000_mirror_01.png), are of t
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from nvb_core.errors import ConfigError
 
-from ..index import INDEX_NAME, label_fault, leaves_folder, read_json
+from ..index import INDEX_NAME, label_fault, leaves_folder, read_json, split_stem
 from .plan import Dropped, Item, Plan, clean_name, finish, list_images, require_folder
 
-_COPY = re.compile(r"(?P<original>img\d+)(?P<mirror>_mirror)?_(?P<copy>\d\d)")  # of the rebalanced FFHQ
-_MIRROR = re.compile(r"(?P<original>.+)_mirror")
+NEEDED = f"a folder of this kind has a {INDEX_NAME}"
 
 
 def plan_eg3d(source: Path) -> Plan:
     """What an EG3D-labelled folder holds. Raises ConfigError if it isn't one."""
+    if "subjects" in (read_json(require_folder(source) / INDEX_NAME, NEEDED) or {}):
+        raise ConfigError(
+            f"{source}: is a face folder, of which subjects would be lost; use it as it is, or `generated`"
+        )
     return finish("eg3d", source, list(_found(require_folder(source))))
-
-
-def split_stem(stem: str) -> tuple[str, str]:
-    """The original of an image's stem, and which view of it this is."""
-    if match := _COPY.fullmatch(stem):
-        return match["original"], f"{'mirror' if match['mirror'] else 'view'}_{match['copy']}"
-    if match := _MIRROR.fullmatch(stem):
-        return match["original"], "mirror"
-    return stem, "view"
 
 
 def read_labels(source: Path, images: list[str]) -> Iterator[tuple[str, tuple[float, ...]] | Dropped]:
     """Path and label of each image, and what was dropped: every image of the list and every entry comes up once."""
     path = source / INDEX_NAME
-    content = read_json(path, f"a folder of this kind has a {INDEX_NAME}")
+    content = read_json(path, NEEDED)
     if not isinstance(content, dict) or not isinstance(content.get("labels"), list):
         raise ConfigError(f'{path}: must hold {{"labels": [[path, [25 numbers]], ...]}}')
     entries: dict[str, list[Any]] = {}
@@ -65,7 +58,9 @@ def read_labels(source: Path, images: list[str]) -> Iterator[tuple[str, tuple[fl
 
 
 def _found(source: Path) -> Iterator[Item | Dropped]:
-    for entry in read_labels(source, list_images(source)):
+    images, unread = list_images(source)
+    yield from unread
+    for entry in read_labels(source, images):
         if isinstance(entry, Dropped):
             yield entry
             continue

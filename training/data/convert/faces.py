@@ -26,7 +26,8 @@ def plan_faces(source: Path, crop: bool, margin: float, subjects: Subjects) -> P
 
 
 def _found(source: Path, crop: bool, subjects: Subjects) -> Iterator[Item | Dropped]:
-    images = list_images(source)
+    images, unread = list_images(source)
+    yield from unread
     folders = folder_subjects(images)
     for name in images:
         pure = PurePosixPath(name)

@@ -40,7 +40,7 @@ PIVOT_Z = {3: 0.2, 5: 0.0}
 
 def plan_generated(source: Path, pivot_z: float | None) -> Plan:
     """What a folder of generated heads holds. Raises ConfigError if it is of none of the layouts."""
-    images = list_images(require_folder(source))
+    images, unread = list_images(require_folder(source))
     if (source / INDEX_NAME).exists():
         found = list(_labelled(source, images))
     elif any(_label_file(source / name) for name in images):
@@ -52,7 +52,7 @@ def plan_generated(source: Path, pivot_z: float | None) -> Plan:
             f"{source}: has neither a {INDEX_NAME}, nor labels beside its images, nor gen_samples.py's strips; "
             "without cameras its images are good for the kind faces alone"
         )
-    return finish("generated", source, found, pivot_z=pivot_z)
+    return finish("generated", source, [*unread, *found], pivot_z=pivot_z)
 
 
 def strip_cameras(tiles: int, pivot_z: float) -> Cameras:
@@ -99,12 +99,13 @@ def _label_beside(source: Path, name: str) -> tuple[float, ...] | Dropped:
         return Dropped(name, "image without label")
     try:
         if file.suffix == ".npy":
-            label = np.load(file, allow_pickle=False).reshape(-1).astype(float).tolist()
+            with file.open("rb") as stream:  # np.load would take archives too
+                label = np.lib.format.read_array(stream, allow_pickle=False).reshape(-1).astype(float).tolist()
         elif file.suffix == ".json":
             label = json.loads(file.read_text(encoding="utf-8"))
         else:
             label = [float(word) for word in file.read_text(encoding="utf-8").replace(",", " ").split()]
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         return Dropped(name, "bad label", f"{file.name}: {' '.join(str(error).split())[:80]}")
     fault = label_fault(label)
     return Dropped(name, "bad label", f"{file.name}: {fault}") if fault else tuple(map(float, label))
@@ -114,7 +115,7 @@ def _strip(source: Path, name: str, pivot_z: float | None) -> Iterator[Item | Dr
     try:
         with Image.open(source / name) as image:
             width, height = image.size
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         yield Dropped(name, "unreadable image", " ".join(str(error).split())[:120])
         return
     tiles, rest = divmod(width, height)

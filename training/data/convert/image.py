@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,12 +12,15 @@ from torch import Tensor
 from nvb_core.align import CropBox, crop_image, default_box
 from nvb_core.detect import detect_faces
 from nvb_core.errors import ImageError
-from nvb_core.images import FORMATS, load_image, to_pil
+from nvb_core.images import decode_photo, is_damage, open_picture, read_photo, to_pil
 from nvb_core.staging import write_atomically
 
 from .plan import MIN_INSIDE, Item, share_inside
 
-_ORIENTATION = 0x0112  # EXIF tag; 1 is upright
+TRY_AGAIN = "can't be read now, run again"
+"""Why an image is left out that may be a good one: the machine is at fault."""
+_ORIENTATION = 0x0112  # EXIF tag
+_TURNED = range(2, 9)  # its values that mean something, but for 1, upright
 
 
 class Unusable(Exception):  # noqa: N818
@@ -40,45 +42,51 @@ def convert_image(item: Item, root: Path, out: Path, side: int | None, margin: f
 
     A face that is looked for is taken with `margin` times its aligned crop. Raises OutputError if it can't be written.
     """
-    source, target = root / item.source, out / item.name
-    header = _read_header(source, item.label is not None)
+    try:
+        return _convert(item, read_photo(root / item.source), out / item.name, side, margin)
+    except FileNotFoundError:
+        raise Unusable("missing image") from None
+    except ImageError as error:
+        raise Unusable("unreadable image", str(error)) from None
+    except (OSError, MemoryError) as error:
+        raise Unusable(TRY_AGAIN, getattr(error, "strerror", None) or "out of memory") from None
+
+
+def _convert(item: Item, data: bytes, target: Path, side: int | None, margin: float) -> int:
+    header = _read_header(data, item.label is not None)
     if item.size_px is not None and header.size != item.size_px:
         raise Unusable("size differs from its label's", f"{_shown(header.size)}, labelled {_shown(item.size_px)}")
     if item.box is None:
         if header.size[0] != header.size[1]:
             raise Unusable("not square", _shown(header.size))
         if header.is_plain and side in (None, header.size[0]):
-            write_atomically(target, lambda partial: shutil.copyfile(source, partial))
+            write_atomically(target, lambda partial: partial.write_bytes(data))
             return header.size[0]
-    picture, written = _crop(source, item.box, side, margin)
+    picture, written = _crop(decode_photo(data), item.box, side, margin)
     write_atomically(target, lambda partial: picture.save(partial, format="PNG", compress_level=3))
     return written
 
 
-def _read_header(path: Path, labelled: bool) -> _Header:
+def _read_header(data: bytes, labelled: bool) -> _Header:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about odd metadata
-            with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
-                turned = image.getexif().get(_ORIENTATION, 1) != 1
+            with open_picture(data) as image:
+                turned = image.getexif().get(_ORIENTATION) in _TURNED
                 size, is_plain = image.size, image.format == "PNG" and image.mode == "RGB" and not turned
                 if is_plain:
                     image.load()  # all of it, since it won't be decoded again
-    except FileNotFoundError:
-        raise Unusable("missing image") from None
-    except Exception as error:  # on damaged files Pillow's decoders raise nearly anything
+    except Exception as error:
+        if not is_damage(error):
+            raise
         raise Unusable("unreadable image", " ".join(str(error).split())[:120]) from None
     if labelled and turned:
         raise Unusable("turned by an EXIF tag", "its label may be of either way up")
     return _Header(size, is_plain)
 
 
-def _crop(source: Path, box: CropBox | str | None, side: int | None, margin: float) -> tuple[Image.Image, int]:
-    """The square of an image as a picture, and its side."""
-    try:
-        pixels = load_image(source).pixels
-    except ImageError as error:
-        raise Unusable("unreadable image", str(error).removeprefix(f"{source}: ")) from None
+def _crop(pixels: Tensor, box: CropBox | str | None, side: int | None, margin: float) -> tuple[Image.Image, int]:
+    """The square of an image (3, H, W) as a picture, and its side."""
     height, width = pixels.shape[-2:]
     square = _face_box(pixels, margin) if isinstance(box, str) else box or CropBox(width / 2, height / 2, width)
     written = side or max(1, round(square.size_px))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -16,9 +17,14 @@ from nvb_core.align import CropBox
 from nvb_core.cameras import Cameras
 from nvb_core.cli.jobs import SUFFIXES
 from nvb_core.errors import CameraError, ConfigError
+from nvb_core.images import FORMATS
 
 MIN_INSIDE = 0.85
 """Of the side of a square crop: beyond the picture its edge pixels are repeated (chosen)."""
+EXPECTED = f"expected {', '.join(FORMATS)} files"
+_RAW = {".arw", ".cr2", ".cr3", ".dng", ".nef", ".nrw", ".orf", ".pef", ".raf", ".rw2", ".srw"}
+UNREAD = ({".avif", ".exr", ".hdr", ".heic", ".heif", ".hif", ".jxl", ".psd"} | _RAW) - SUFFIXES
+"""Suffixes of pictures whose formats aren't read; whether AVIF is depends on Pillow."""
 
 
 @dataclass(frozen=True)
@@ -68,11 +74,29 @@ def require_folder(folder: Path) -> Path:
     return folder
 
 
-def list_images(root: Path) -> list[str]:
-    """Relative paths of all images below a folder, sorted; hidden files and folders are passed over."""
-    found = (path.relative_to(root) for path in root.rglob("*") if path.suffix.lower() in SUFFIXES)
-    visible = (path for path in found if not any(part.startswith(".") for part in path.parts))
-    return sorted(path.as_posix() for path in visible if (root / path).is_file())
+def list_images(root: Path) -> tuple[list[str], list[Dropped]]:
+    """Relative paths of all images below a folder, sorted, and what looks like one but is of another format."""
+    files = sorted(path.relative_to(root).as_posix() for path in _visible_files(root))
+    suffixes = {name: PurePosixPath(name).suffix.lower() for name in files}
+    images = [name for name in files if suffixes[name] in SUFFIXES]
+    others = [name for name in files if suffixes[name] in UNREAD]
+    return images, [Dropped(name, "format that isn't read", EXPECTED) for name in others]
+
+
+def _visible_files(root: Path) -> Iterator[Path]:
+    """Files below a folder but for hidden ones; each folder once, by links only if there is no other way to it."""
+    seen: set[str] = set()
+    starts = [root]
+    for start in starts:  # to which links are added
+        for folder, names, files in os.walk(start):
+            real = os.path.realpath(folder)
+            if real in seen:
+                names.clear()
+                continue
+            seen.add(real)
+            names[:] = (name for name in names if not name.startswith("."))
+            starts += [path for name in names if (path := Path(folder, name)).is_symlink()]
+            yield from (path for name in files if not name.startswith(".") and (path := Path(folder, name)).is_file())
 
 
 def share_inside(box: CropBox, width: int, height: int) -> float:
@@ -85,7 +109,8 @@ def share_inside(box: CropBox, width: int, height: int) -> float:
 def clean_name(text: str) -> str:
     """A file name for any text: itself if it is plain, else what is plain of it and a hash."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")[:80]
-    return plain if plain == text else f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:8]}".lstrip("-")
+    digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()  # file names needn't be Unicode
+    return plain if plain == text else f"{plain}-{digest[:8]}".lstrip("-")
 
 
 def folder_subjects(images: Sequence[str]) -> dict[PurePosixPath, str]:

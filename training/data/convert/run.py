@@ -1,7 +1,8 @@
 """Write a plan as a face folder: in parallel, resumable at any moment, with a report of what was left out.
 
 OUT/{subject}/{view}.png, OUT/dataset.json, OUT/report.json
-OUT/conversion.jsonl  settings, then a line for each image that is done; a second run goes on behind it
+OUT/conversion.jsonl  settings, then a line for each image that is done; a second run goes on behind it, and tries again
+                      what the machine, and not the image, kept from being read
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ import torch
 
 from nvb_core.align import CropBox
 from nvb_core.errors import ConfigError, OutputError
-from nvb_core.staging import write_atomically, writing
+from nvb_core.staging import locked, write_atomically, writing
 
 from ..index import INDEX_NAME, write_index
-from .image import Unusable, convert_image
-from .plan import Dropped, Item, Plan
+from .image import TRY_AGAIN, Unusable, convert_image
+from .plan import EXPECTED, Dropped, Item, Plan
 
 JOURNAL_NAME, REPORT_NAME = "conversion.jsonl", "report.json"
 FORMAT = "nvb-face data convert 1"
@@ -64,11 +65,11 @@ def run(plan: Plan, out: Path, size: int | None, workers: int, show_progress: bo
 
     `size` is the side in pixels of the canonical view (of the whole image where the plan has no margin); None keeps
     sizes, of which the most frequent is kept. Raises ConfigError if nothing is left or OUT holds something else,
-    OutputError if it can't be written.
+    OutputError if it can't be written, OccupiedError if another process is at it.
     """
     side = None if size is None else round(size * (plan.margin or 1.0))
     require_outside(out, plan.root)
-    with writing(out):
+    with locked(out), writing(out):
         out.mkdir(parents=True, exist_ok=True)
         settings = {"format": FORMAT, "kind": plan.kind, "side": side, "margin": plan.margin, **plan.settings}
         done = open_journal(out, settings)
@@ -77,9 +78,19 @@ def run(plan: Plan, out: Path, size: int | None, workers: int, show_progress: bo
         with (out / JOURNAL_NAME).open("a", encoding="utf-8") as journal:
             for item, outcome in _convert_all(plan, todo, out, side, workers, show_progress):
                 done[item.name] = {"name": item.name, "key": keys[item.name], **outcome}
-                journal.write(json.dumps(done[item.name]) + "\n")
-                journal.flush()
-    return _finish(plan, out, done)
+                if outcome.get("reason") != TRY_AGAIN:
+                    journal.write(json.dumps(done[item.name]) + "\n")
+                    journal.flush()
+        return _finish(plan, out, done)
+
+
+def print_report(report: Report, out: Path) -> None:
+    """Print the summary, what isn't Unicode in file names with backslashes: a terminal may refuse it."""
+    first, *others = report.lines()
+    lines = [f"wrote {out}: {first}", *others]
+    if report.dropped:
+        lines.append(f"all {len(report.dropped)} that were dropped: {out / REPORT_NAME}")
+    print("\n".join(lines).encode(errors="backslashreplace").decode())
 
 
 def require_outside(out: Path, source: Path) -> None:
@@ -174,7 +185,8 @@ def _finish(plan: Plan, out: Path, done: dict[str, dict[str, Any]]) -> Report:
     text = json.dumps(report.to_json(), indent=1)
     write_atomically(out / REPORT_NAME, lambda partial: partial.write_text(text, encoding="utf-8"))
     if not kept:
-        raise ConfigError(f"{plan.root}: no image is left; {'; '.join(report.lines()[1:]) or 'there is none'}")
+        why = "; ".join(report.lines()[1:]) or f"there is none; {EXPECTED}"
+        raise ConfigError(f"{plan.root}: no image is left; {why}")
     labels = torch.tensor([item.label or (math.nan,) * 25 for item in kept], dtype=torch.float64)
     meta = {"converted_from": plan.kind} | ({} if plan.margin is None else {"margin": plan.margin})
     write_index(out, [item.name for item in kept], labels, subjects, meta)

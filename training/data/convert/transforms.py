@@ -30,7 +30,7 @@ from ..index import leaves_folder, read_json
 from .plan import MIN_INSIDE, Dropped, Item, Plan, clean_name, finish, require_folder, share_inside
 
 FILE_NAME = "transforms.json"
-DISTORTION = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2")
+DISTORTION = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2", "distortion_params", "is_fisheye")
 MODELS = ("PINHOLE", "SIMPLE_PINHOLE", "OPENCV", "PERSPECTIVE")
 DISTANCES = (RADIUS / 1.6, RADIUS * 1.6)
 """How far cameras of a head in EG3D's space may be from it (chosen)."""
@@ -80,7 +80,7 @@ def _found(file: Path, root: Path, move: Tensor, margin: float) -> Iterator[Item
         where = f"{file}: frames[{i}]"
         if not isinstance(entry, dict) or not isinstance(entry.get("file_path"), str):
             raise ConfigError(f"{where}: must be an object with a file_path")
-        name = entry["file_path"]
+        name = entry["file_path"].replace("\\", "/")
         if leaves_folder(name):
             raise ConfigError(f"{where}: file_path {name!r} must lie inside the folder")
         path = _existing(file.parent / name)
@@ -94,7 +94,7 @@ def _found(file: Path, root: Path, move: Tensor, margin: float) -> Iterator[Item
 
 def _existing(path: Path) -> Path | None:
     """The image, if there is one (an overlong name is none); instant-ngp leaves .png out."""
-    return next((p for p in (path, path.with_name(f"{path.name}.png")) if os.path.isfile(p)), None)
+    return next((p for p in (path, Path(f"{path}.png")) if os.path.isfile(p)), None)
 
 
 def _item(values: dict[str, Any], where: str, item: Item, move: Tensor, margin: float) -> Item | Dropped:
@@ -163,8 +163,9 @@ def _refuse_distortion(values: dict[str, Any], where: str) -> None:
     if values.get("camera_model", MODELS[0]) not in MODELS:
         raise ConfigError(f"{where}: camera_model {values['camera_model']!r} is no pinhole; {advice}")
     for key in DISTORTION:
-        if values.get(key, 0) != 0:
-            raise ConfigError(f"{where}: {key} is {values[key]!r:.40}: distorted; {advice}")
+        value = values.get(key)
+        if any(value if isinstance(value, list) else [value]):
+            raise ConfigError(f"{where}: {key} is {value!r:.40}: distorted; {advice}")
 
 
 def _require_heads(source: Path, found: Sequence[Item | Dropped], similarity: Path | None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from tyro.conf import Positional
 from nvb_core.checkpoint import DEFAULT_WEIGHTS
 from nvb_core.errors import ConfigError
 
+from ...heads.cli import cores
 from .layout import kit_arguments, read_capture
 
 
@@ -38,7 +38,8 @@ class NeRSemble:
     sequences: tuple[str, ...] = ()
     """Only these, for example: EXP-1-head FREE; default: all."""
     test_participants: tuple[str, ...] = ()
-    """Make these the test split of all that OUT holds; default: splits by a hash of the participant."""
+    """Make these the test split of all that OUT holds; default: those that an earlier run was given, else splits by a
+    hash of the participant."""
     frames_per_sequence: int = 4
     """Timesteps to take of each sequence, evenly spread."""
     size: int = 512
@@ -51,7 +52,7 @@ class NeRSemble:
     """Checkpoint whose encoder finds the head's pose in near-frontal views (default: the built-in one)."""
     device: str = "cpu"
     """Where that runs."""
-    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
+    workers: int = field(default_factory=cores)
     """Videos read and crops written at once; default: one a core."""
 
     def __post_init__(self) -> None:
@@ -60,7 +61,7 @@ class NeRSemble:
 
     def run(self) -> None:
         """Convert and print a summary."""
-        from ..convert.run import REPORT_NAME
+        from ..convert.run import print_report
         from .convert import Options, convert, predicted_registration
 
         registration = f"{self.weights.name}, {self.weights.stat().st_size} bytes" if self.weights.is_file() else ""
@@ -70,9 +71,7 @@ class NeRSemble:
         capture = read_capture(self.src, self.participants, self.sequences, self.color_correction)
         register = predicted_registration(self.weights, self.device)
         report = convert(capture, self.out, register, options, self.test_participants, self.workers)
-        print("\n".join([f"wrote {self.out}: {report.lines()[0]}", *report.lines()[1:]]))
-        if report.dropped:
-            print(f"all {len(report.dropped)} that were dropped: {self.out / REPORT_NAME}")
+        print_report(report, self.out)
 
 
 def download(root: Path, participants: Sequence[str], sequences: Sequence[str]) -> None:

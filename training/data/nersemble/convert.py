@@ -29,16 +29,17 @@ from nvb_core.align import CropBox, crop_image
 from nvb_core.cameras import Cameras
 from nvb_core.errors import CameraError, ConfigError, NVBError
 from nvb_core.images import to_pil
-from nvb_core.staging import write_atomically, writing
+from nvb_core.staging import locked, write_atomically, writing
 
 from ..convert.plan import MIN_INSIDE, Dropped, share_inside
 from ..convert.run import JOURNAL_NAME, REPORT_NAME, Report, open_journal, require_outside
-from ..index import derived_split, write_index
+from ..index import write_index
 from .colour import correct_colours
 from .crops import head_crop, moved_cameras
 from .frames import VideoError, VideoInfo, choose_timesteps, common_timeline, extract_frames, probe_video
-from .layout import CAMERAS_FILE, COLOURS_FILE, Capture, Recording, Rig, participant_name
+from .layout import CAMERAS_FILE, COLOURS_FILE, Capture, Recording, Rig
 from .registration import Registration, RegistrationError
+from .splits import for_testing, require_known, splits_of
 
 Register: TypeAlias = Callable[[Mapping[str, Tensor], Mapping[str, Cameras]], Registration]
 """From pictures (3, H, W) in [-1, 1] and their cameras (1) in the rig's space, by serial."""
@@ -168,17 +169,18 @@ def convert(
 ) -> CaptureReport:
     """Write what isn't written yet and, at the end, report and index.
 
-    Raises ConfigError if nothing is left or OUT holds something else, OutputError if it can't be written,
-    GeometryError if a label contradicts the calibration.
+    Raises ConfigError if nothing is left or OUT holds something else, OutputError if it can't be written, OccupiedError
+    if another process is at it, GeometryError if a label contradicts the calibration.
     """
     from rich.console import Console
     from rich.progress import track
 
     require_outside(out, capture.root)
-    _require_known(test_participants, capture, out)
-    with writing(out):
+    require_known(test_participants, capture, out)
+    with locked(out), writing(out):
         out.mkdir(parents=True, exist_ok=True)
         done = open_journal(out, {"format": FORMAT, **asdict(options)})
+        test = for_testing(test_participants, out)
         todo = [r for r in capture.recordings if not _is_done(done.get(r.name), _key(r, capture.root), out)]
         console = Console(stderr=True)
         with (out / JOURNAL_NAME).open("a", encoding="utf-8") as journal:
@@ -189,7 +191,7 @@ def convert(
                 done[recording.name] = record
                 journal.write(json.dumps(record) + "\n")
                 journal.flush()
-    return _finish(capture, out, done, options, test_participants)
+        return _finish(capture, out, done, options, test)
 
 
 class _Conversion:
@@ -335,18 +337,8 @@ class _Conversion:
         return name, label, error_px
 
 
-def _require_known(test_participants: tuple[str, ...], capture: Capture, out: Path) -> None:
-    there = {recording.participant for recording in capture.recordings}
-    for participant in test_participants:
-        name = participant_name(participant)
-        if name not in there and not (out / name).is_dir():
-            raise ConfigError(
-                f"--test-participants {participant}: not among those converted, {', '.join(sorted(there))}"
-            )
-
-
 def _key(recording: Recording, root: Path) -> list[Any]:
-    """What the written images depend on: they are written anew if any of it changes."""
+    """What the written images depend on: they are written anew if any of it that is still there changes."""
     calibration = [f"{recording.participant}/{name}" for name in (CAMERAS_FILE, COLOURS_FILE)]
     files = [*calibration[: 1 + bool(recording.colours)], *(recording.videos[s] for s in sorted(recording.videos))]
     stats = [(root / name).stat() for name in files]
@@ -354,7 +346,7 @@ def _key(recording: Recording, root: Path) -> list[Any]:
 
 
 def _is_done(record: dict[str, Any] | None, key: list[Any], out: Path) -> bool:
-    return record is not None and record["key"] == key and _is_whole(record, out)
+    return record is not None and all(file in record["key"] for file in key) and _is_whole(record, out)
 
 
 def _is_whole(record: dict[str, Any], out: Path) -> bool:
@@ -362,11 +354,7 @@ def _is_whole(record: dict[str, Any], out: Path) -> bool:
 
 
 def _finish(
-    capture: Capture,
-    out: Path,
-    done: dict[str, dict[str, Any]],
-    options: Options,
-    test_participants: tuple[str, ...],
+    capture: Capture, out: Path, done: dict[str, dict[str, Any]], options: Options, test: set[str]
 ) -> CaptureReport:
     """Write report and index of all that is done."""
     records = [record for record in done.values() if _is_whole(record, out)]
@@ -381,19 +369,8 @@ def _finish(
     if not images:
         raise ConfigError(f"{capture.root}: no image is left; {'; '.join(report.lines()[1:])}")
     participants = [name.partition("/")[0] for name, _ in images]
-    splits = _splits(participants, {participant_name(participant) for participant in test_participants})
+    splits = splits_of(participants, test)
     labels = torch.tensor([label for _, label in images], dtype=torch.float64)
     meta = {"converted_from": KIND, "margin": options.margin}
     write_index(out, [name for name, _ in images], labels, subjects, meta, splits)
     return report
-
-
-def _splits(participants: list[str], test: set[str]) -> list[str]:
-    """The named participants for testing, validation as derived for all data sets, the rest for training.
-
-    Without any named, all as derived.
-    """
-    derived = {participant: derived_split(participant) for participant in participants}
-    if not test:
-        return [derived[participant] for participant in participants]
-    return ["test" if p in test else "val" if derived[p] == "val" else "train" for p in participants]

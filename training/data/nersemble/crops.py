@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -48,20 +47,3 @@ def head_crop(camera: Cameras, width: int, height: int, margin: float = 1.0) -> 
     side_px = focal_px / FOCAL * RADIUS / distance * margin
     box = CropBox(float(centre[0]) * width, float(centre[1]) * height, side_px)
     return HeadCrop(box, crop_cameras(camera, box, width, height))
-
-
-def reprojection_error_px(
-    points: Tensor, intrinsics_px: Tensor, world_2_cam: Tensor, similarity: Tensor, crops: Sequence[HeadCrop]
-) -> float:
-    """Largest distance, in the pictures' pixels, between points (M, 3) of the rig's world seen in two ways.
-
-    One is the rig's own: intrinsics_px (N, 3, 3), world_2_cam (N, 4, 4). The other is `similarity` (4, 4), then the
-    camera and box of each of the N crops. NaN if a point is behind a camera.
-    """
-    world = torch.cat((points.double(), torch.ones(len(points), 1, dtype=torch.float64)), dim=1)  # (M, 4)
-    seen = (world @ world_2_cam.double().mT)[..., :3] @ intrinsics_px.double().mT  # (N, M, 3)
-    direct = torch.where(seen[..., 2:] > 0, seen[..., :2] / seen[..., 2:], torch.nan)
-    in_crop = Cameras.cat([crop.camera for crop in crops]).project((world @ similarity.double().mT)[:, :3])
-    boxes = torch.tensor([(c.box.center_x, c.box.center_y, c.box.size_px) for c in crops], dtype=torch.float64)
-    through = boxes[:, None, :2] + (in_crop - 0.5) * boxes[:, None, 2:]  # (N, M, 2)
-    return float((through - direct).norm(dim=-1).max())

@@ -45,7 +45,7 @@ class Timeline:
 
 def probe_video(path: Path) -> VideoInfo:
     """Frames (those that the file really holds, counted without decoding), rate, size and start. Raises VideoError."""
-    done = _ffmpeg("info", "-copyts", "-i", str(path), "-map", "0:v:0", "-c", "copy", "-f", "framecrc", "pipe:1")
+    done = _ffmpeg("info", "-copyts", "-i", _url(path), "-map", "0:v:0", "-c", "copy", "-f", "framecrc", "pipe:1")
     header = done.stderr.decode("utf-8", "replace").partition("Output #0")[0]
     stream = next((line for line in header.splitlines() if _STREAM.search(line)), "")
     size, rate, times = _SIZE.search(stream), _RATE.search(stream), _frame_times(done.stdout.decode())
@@ -98,12 +98,11 @@ def extract_frames(path: Path, info: VideoInfo, timesteps: list[int], target: Pa
 
     Raises VideoError if any frame up to the last is damaged, since those behind it would be miscounted.
     """
-    chosen = "+".join(f"eq(n\\,{timestep})" for timestep in timesteps)
-    graph = f"select={chosen},setpts=N/FRAME_RATE/TB"  # evenly timed, so that none is dropped or doubled
+    graph = f"select={_any_of(timesteps)},setpts=N/FRAME_RATE/TB"  # evenly timed, so that none is dropped or doubled
     done = _ffmpeg(
         "error",
-        *("-i", str(path), "-map", "0:v:0", "-vf", graph, "-frames:v", str(len(timesteps))),
-        *("-pix_fmt", "rgb24", "-f", "rawvideo", "-y", str(target)),
+        *("-i", _url(path), "-map", "0:v:0", "-vf", graph, "-frames:v", str(len(timesteps))),
+        *("-pix_fmt", "rgb24", "-f", "rawvideo", "-y", _url(target)),
     )
     width, height = info.size_px
     shape = (len(timesteps), height, width, 3)
@@ -114,6 +113,19 @@ def extract_frames(path: Path, info: VideoInfo, timesteps: list[int], target: Pa
     if done.returncode or complaint or written != np.prod(shape):
         raise VideoError(f"{path}: can't be decoded ({complaint or 'a frame is missing'})")
     return np.memmap(target, np.uint8, "r+", shape=shape)
+
+
+def _any_of(timesteps: list[int]) -> str:
+    """Whether frame n is among these, for ffmpeg: a sum in brackets, since it takes only a hundred terms in a row."""
+    if len(timesteps) == 1:
+        return f"eq(n\\,{timesteps[0]})"
+    half = len(timesteps) // 2
+    return f"({_any_of(timesteps[:half])}+{_any_of(timesteps[half:])})"
+
+
+def _url(path: Path) -> str:
+    """A file's name for ffmpeg, which takes what is before a colon for a protocol."""
+    return f"file:{path}"
 
 
 def _frame_times(listing: str) -> np.ndarray:
@@ -135,7 +147,10 @@ def _ffmpeg(verbosity: str, *arguments: str) -> subprocess.CompletedProcess[byte
 
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-v", verbosity, "-nostdin", *arguments]
     # A session of its own: an ffmpeg that Ctrl-C has ended must not look like a damaged video.
-    return subprocess.run(command, capture_output=True, start_new_session=True, check=False)  # noqa: S603
+    done = subprocess.run(command, capture_output=True, start_new_session=True, check=False)  # noqa: S603
+    if done.returncode < 0:
+        raise NVBError(f"ffmpeg was ended by signal {-done.returncode}; free memory and run again")
+    return done
 
 
 def _last_line(text: str) -> str:

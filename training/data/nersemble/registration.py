@@ -59,30 +59,6 @@ class Registration:
     """Root mean square over the used views of their rays' distances from the head's centre, in EG3D units."""
 
 
-def fit_similarity(source: Tensor, target: Tensor) -> Tensor:
-    """Least-squares similarity (4, 4) [[s·R, t], [0, 1]] from points (N, 3) to points (N, 3), never a reflection.
-
-    Umeyama, Least-squares estimation of transformation parameters between two point patterns, PAMI 1991. Raises
-    ConfigError for points that don't determine it: fewer than three, or all on one line.
-    """
-    a, b = source.double(), target.double()
-    if a.ndim != 2 or a.shape != b.shape or a.shape[1] != 3 or len(a) < 3:
-        raise ConfigError(f"points have shapes {tuple(a.shape)} and {tuple(b.shape)}; both must be (N, 3), N >= 3")
-    if not bool(a.isfinite().all() and b.isfinite().all()):
-        raise ConfigError("points must be finite")
-    a_mean, b_mean = a.mean(dim=0), b.mean(dim=0)
-    a, b = a - a_mean, b - b_mean
-    for name, points in (("source", a), ("target", b)):
-        spread = torch.linalg.svdvals(points)
-        if float(spread[1]) <= 1e-9 * float(spread[0]) or float(spread[0]) == 0:
-            raise ConfigError(f"the {name} points lie on one line or in one point; give points that span a plane")
-    u, singular, vh = torch.linalg.svd(b.mT @ a)
-    sign = torch.ones(3, dtype=torch.float64)
-    sign[2] = torch.linalg.det(u @ vh).sign()
-    scale = float((singular * sign).sum() / a.square().sum())
-    return _similarity(scale, (u * sign) @ vh, a_mean, b_mean)
-
-
 def register(
     observations: Sequence[Observation], min_views: int = 3, max_angle_deg: float = 12.0, max_shift: float = 0.15
 ) -> Registration:
@@ -171,15 +147,15 @@ def _fit(views: Sequence[Observation]) -> _Fit:
         raise RegistrationError("the views' rays meet behind the cameras; check the calibration's axes (OpenCV's)")
     along = (to_centre * direction).sum(dim=1, keepdim=True).clamp_min(0)
     shifts = scale * (to_centre - along * direction).norm(dim=1)
-    similarity = _similarity(scale, rotation, centre, torch.zeros(3, dtype=torch.float64))
+    similarity = _similarity(scale, rotation, centre)
     return _Fit(similarity, _angles_deg(rotations, rotation), shifts)
 
 
-def _similarity(scale: float, rotation: Tensor, source: Tensor, target: Tensor) -> Tensor:
-    """p -> scale · rotation · (p - source) + target as (4, 4)."""
+def _similarity(scale: float, rotation: Tensor, centre: Tensor) -> Tensor:
+    """p -> scale · rotation · (p - centre) as (4, 4)."""
     matrix = torch.eye(4, dtype=torch.float64)
     matrix[:3, :3] = scale * rotation
-    matrix[:3, 3] = target - scale * rotation @ source
+    matrix[:3, 3] = -scale * rotation @ centre
     return matrix
 
 

@@ -13,8 +13,9 @@ from nvb_core.cameras import Cameras
 from nvb_core.errors import ConfigError
 from tests.training.data.convert.made_up import pixels_of, save_picture
 from training.data import FaceFolder, read_index
-from training.data.convert.eg3d import plan_eg3d, split_stem
+from training.data.convert.eg3d import plan_eg3d
 from training.data.convert.run import run
+from training.data.index import split_stem
 
 LABELS = Cameras.from_angles([-20.0, 0.0, 30.0]).to_eg3d().tolist()
 
@@ -40,6 +41,13 @@ def edit_labels(source: Path, change: Any) -> None:
     labels = json.loads(path.read_text())["labels"]
     change(labels)
     path.write_text(json.dumps({"labels": labels}))
+
+
+def test_a_face_folder_is_not_converted_again(tmp_path: Path) -> None:
+    write_ffhq(tmp_path / "src")
+    run(plan_eg3d(tmp_path / "src"), tmp_path / "out", None, workers=1, show_progress=False)
+    with pytest.raises(ConfigError, match="out: is a face folder, of which"):
+        plan_eg3d(tmp_path / "out")
 
 
 def test_ffhq(tmp_path: Path) -> None:

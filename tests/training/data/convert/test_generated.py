@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from nvb_core.cameras import FOCAL, Cameras
 from nvb_core.errors import ConfigError
@@ -77,6 +78,25 @@ def test_heads_of_like_names_stay_apart(tmp_path: Path) -> None:
     subjects = read_index(tmp_path / "out").subjects
     assert len(set(subjects)) == 3
     assert {"a-b", "c-d"} < set(subjects)
+
+
+def test_labels_of_other_files(tmp_path: Path) -> None:
+    files = {"0.npy": b"", "1.npy": b"PK\x03\x04 broken", "3.json": b"[" * 100_000}
+    for i in range(4):
+        save_picture(tmp_path / "head" / f"{i}.png", i)
+    for name, data in files.items():
+        (tmp_path / "head" / name).write_bytes(data)
+    np.savez(tmp_path / "head" / "2.npz", CAMERAS.to_eg3d()[0].numpy())
+    (tmp_path / "head" / "2.npz").rename(tmp_path / "head" / "2.npy")
+    assert [(e.file, e.reason) for e in plan_generated(tmp_path, None).dropped] == [
+        (f"head/{i}.png", "bad label") for i in range(4)
+    ]
+
+
+def test_a_strip_beyond_all_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_picture(tmp_path / "seed0.png", 0, 96, 32)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # as if a damaged header claimed so many
+    assert [(e.file, e.reason) for e in plan_generated(tmp_path, None).dropped] == [("seed0.png", "unreadable image")]
 
 
 def test_a_label_of_objects_is_not_unpickled(tmp_path: Path) -> None:

@@ -1,17 +1,21 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
-from nvb_core.errors import ConfigError, OutputError
+from nvb_core.errors import ConfigError, OccupiedError, OutputError
+from nvb_core.staging import locked
 from tests.training.data.convert.made_up import pixels_of, save_picture
 from training.data import read_index
+from training.data.convert import image as image_module
 from training.data.convert import run as run_module
-from training.data.convert.plan import Item, Plan, clean_name, finish
+from training.data.convert.plan import Item, Plan, clean_name, finish, list_images
 from training.data.convert.run import Report, run
 
 
@@ -112,6 +116,50 @@ def test_dropped_images_stay_dropped_without_being_read(tmp_path: Path, converte
     assert converted == []
 
 
+@pytest.mark.parametrize("step", ["read_photo", "open_picture"])
+@pytest.mark.parametrize(
+    ("error", "detail"),
+    [
+        (OSError(errno.EMFILE, "Too many open files"), "Too many open files"),
+        (PermissionError(errno.EACCES, "Permission denied"), "Permission denied"),
+        (MemoryError(), "out of memory"),
+    ],
+)
+def test_what_the_machine_could_not_read_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, error: Exception, detail: str
+) -> None:
+    plan = make_plan(tmp_path / "src")
+
+    def fail(_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(image_module, step, fail)
+        with pytest.raises(ConfigError, match=rf"dropped 4: can't be read now, run again \(first: 0\.png: {detail}\)"):
+            convert(plan, tmp_path / "out")
+    assert convert(plan, tmp_path / "out").images == 4
+
+
+def test_a_second_process_is_kept_out(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path / "src")
+    with locked(tmp_path / "out"), pytest.raises(OccupiedError, match="out: another nvb-face is writing here"):
+        convert(plan, tmp_path / "out")
+    assert convert(plan, tmp_path / "out").images == 4
+
+
+@pytest.mark.parametrize(("orientation", "is_turned"), [(0, False), (1, False), (2, True), (8, True), (9, False)])
+def test_pictures_turned_by_an_exif_tag(tmp_path: Path, orientation: int, is_turned: bool) -> None:
+    plan = make_plan(tmp_path / "src")
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    with Image.open(tmp_path / "src" / "2.png") as picture:
+        picture.save(tmp_path / "src" / "2.png", exif=exif)
+    label = (1.0, 0, 0, 0, 0, -1, 0, 0, 0, 0, -1, 2.7, 0, 0, 0, 1, 4.2647, 0, 0.5, 0, 4.2647, 0.5, 0, 0, 1)
+    plan = finish("test", tmp_path / "src", [Item(i.subject, i.view, i.source, label) for i in plan.items])
+    dropped = [(entry.file, entry.reason) for entry in convert(plan, tmp_path / "out").dropped]
+    assert dropped == ([("2.png", "turned by an EXIF tag")] if is_turned else [])
+
+
 def test_other_settings_need_another_folder(tmp_path: Path) -> None:
     convert(make_plan(tmp_path / "src"), tmp_path / "out")
     with pytest.raises(ConfigError, match=r"other settings: side None \(not 16\); choose another --out"):
@@ -154,8 +202,32 @@ def test_names_that_collide_are_dropped(tmp_path: Path) -> None:
     assert [(e.file, e.reason) for e in report.dropped] == [("1/A.png", "name like that of another image")]
 
 
+def test_images_behind_links_and_of_unknown_formats(tmp_path: Path) -> None:
+    for name in ("src/b/0.png", "src/.hidden/1.png", "elsewhere/2.png", "elsewhere/deep/3.JPG"):
+        save_picture(tmp_path / name, 0)
+    for name in ("b/4.HEIC", "b/5.nef", "b/notes.txt"):
+        (tmp_path / "src" / name).write_bytes(b"")
+    links = {"a": "src/b", "more": "elsewhere", "elsewhere/deep/up": "elsewhere", "src/b/gone": "nowhere"}
+    for name, target in links.items():
+        link = tmp_path / (name if "/" in name else f"src/{name}")
+        link.symlink_to(tmp_path / target)
+    images, others = list_images(tmp_path / "src")
+    assert images == ["b/0.png", "more/2.png", "more/deep/3.JPG"]
+    assert [(entry.file, entry.reason) for entry in others] == [
+        ("b/4.HEIC", "format that isn't read"),
+        ("b/5.nef", "format that isn't read"),
+    ]
+    assert others[0].detail.startswith("expected JPEG, ")
+
+
+def test_no_images_at_all(tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    with pytest.raises(ConfigError, match=r"no image is left; there is none; expected JPEG, .* files"):
+        convert(finish("test", tmp_path / "src", []), tmp_path / "out")
+
+
 def test_clean_names() -> None:
     assert clean_name("img0001.a_b-c") == "img0001.a_b-c"
-    names = {clean_name(text) for text in ("é", "ü", "a b", "a-b", "..", "../x", "x" * 300)}
-    assert len(names) == 7
+    names = {clean_name(text) for text in ("é", "ü", "a b", "a-b", "..", "../x", "x" * 300, "caf\udce9")}
+    assert len(names) == 8
     assert all(name and not name.startswith(".") and "/" not in name and len(name) < 100 for name in names)

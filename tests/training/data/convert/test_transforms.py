@@ -118,7 +118,9 @@ def test_a_folder_for_each_subject_and_intrinsics_for_each_frame(tmp_path: Path)
     own = {key: content[key] for key in ("fl_x", "cx", "cy")}
     frames = [{**frame, **own} for frame in content["frames"]]
     frames[0]["file_path"] = "./images/0000"  # instant-ngp leaves the suffix out
-    shared = {"w": WIDTH, "h": HEIGHT, "k1": 0.0, "camera_model": "OPENCV", "frames": frames}
+    frames[1]["file_path"] = "images\\0001.png"
+    straight = {"k1": 0.0, "camera_model": "OPENCV", "is_fisheye": False, "distortion_params": [0, 0.0]}
+    shared = {"w": WIDTH, "h": HEIGHT, **straight, "frames": frames}
     (tmp_path / "src" / "ben" / "transforms.json").write_text(json.dumps(shared))
     report = run(plan_transforms(tmp_path / "src", None, 1.25), tmp_path / "out", 40, 1, show_progress=False)
     assert (report.images, report.subjects) == (6, 2)
@@ -155,6 +157,8 @@ def test_what_is_dropped(tmp_path: Path) -> None:
     [
         ({"k1": 0.1}, r"k1 is 0\.1: distorted; undistort the pictures first"),
         ({"p2": -1e-9}, "p2 is"),
+        ({"is_fisheye": True}, "is_fisheye is True: distorted"),
+        ({"distortion_params": [0.0, 0.1, 0, 0]}, r"distortion_params is \[0\.0, 0\.1, 0, 0\]: distorted"),
         ({"camera_model": "OPENCV_FISHEYE"}, "'OPENCV_FISHEYE' is no pinhole"),
         ({"fl_x": None}, "fl_x is None, must be a positive number"),
         ({"w": 0}, "w is 0, must be"),
@@ -163,6 +167,7 @@ def test_what_is_dropped(tmp_path: Path) -> None:
         ({"frames": None}, "frames"),
         ({"frames": [{}]}, r"frames\[0\]: must be an object with a file_path"),
         ({"frames": [{"file_path": "../x.png"}]}, "must lie inside"),
+        ({"frames": [{"file_path": "..\\x.png"}]}, "must lie inside"),
     ],
 )
 def test_refusals(tmp_path: Path, changes: dict[str, Any], complaint: str) -> None:
@@ -173,12 +178,23 @@ def test_refusals(tmp_path: Path, changes: dict[str, Any], complaint: str) -> No
     assert "transforms.json" in str(error.value)
 
 
-def test_an_overlong_name_is_no_image(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["x" * 300, "", ".", "images/"])
+def test_odd_names_are_no_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     write_scene(tmp_path)
     frames = json.loads((tmp_path / "transforms.json").read_text())["frames"]
-    frames[1]["file_path"] = "x" * 300
+    frames[1]["file_path"] = name
     edit(tmp_path, frames=frames)
-    assert [entry.reason for entry in plan_transforms(tmp_path, None, 1.0).dropped] == ["label without image"]
+    monkeypatch.chdir(tmp_path)
+    assert [entry.reason for entry in plan_transforms(Path("."), None, 1.0).dropped] == ["label without image"]
+
+
+@pytest.mark.parametrize("change", [{"is_fisheye": True}, {"distortion_params": [0.1, 0, 0, 0]}, {"k1": 0.1}])
+def test_a_distorted_frame_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    write_scene(tmp_path)
+    frames = json.loads((tmp_path / "transforms.json").read_text())["frames"]
+    edit(tmp_path, frames=[frames[0], {**frames[1], **change}])
+    with pytest.raises(ConfigError, match=r"frames\[1\]: .*: distorted"):
+        plan_transforms(tmp_path, None, 1.0)
 
 
 def test_no_scene(tmp_path: Path) -> None:

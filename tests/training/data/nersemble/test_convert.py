@@ -14,8 +14,9 @@ from torch import Tensor
 
 from nvb_core.align import CropBox
 from nvb_core.cameras import FOCAL, Cameras
-from nvb_core.errors import ConfigError
+from nvb_core.errors import ConfigError, OccupiedError
 from nvb_core.images import load_image, to_uint8
+from nvb_core.staging import locked
 from tests.training.data.nersemble.made_up import (
     SERIALS,
     camera_params,
@@ -210,6 +211,41 @@ def test_a_second_batch_adds_to_the_first(tmp_path: Path) -> None:
     }
     (out / index.paths[0]).unlink()  # what has lost a picture and can't be made anew is left out
     assert run(root, out, register=register).images == 8
+
+
+def test_pictures_outlive_their_videos(tmp_path: Path) -> None:
+    folder = write_participant(tmp_path / "src")
+    run(tmp_path / "src", tmp_path / "out")
+    for camera in (0, 1):
+        video_path(folder, camera).unlink()
+    assert run(tmp_path / "src", tmp_path / "out").images == 8
+    write_video(video_path(folder, 2), 2, frames=7)  # another one: what is there is converted anew
+    write_video(video_path(folder, 3), 3, frames=7)
+    assert run(tmp_path / "src", tmp_path / "out").images == 4
+
+
+def test_who_is_for_testing_stays_so(tmp_path: Path) -> None:
+    known = known_registration(write_participant(tmp_path / "src").parent)
+
+    def splits(*named: str) -> dict[str, str]:
+        capture = read_capture(tmp_path / "src")
+        convert(capture, tmp_path / "out", lambda pictures, cameras: known, OPTIONS, named, show_progress=False)
+        index = read_index(tmp_path / "out")
+        return {path[:3]: split for path, split in zip(index.paths, index.splits, strict=True)}
+
+    write_participant(tmp_path / "src", "018")
+    assert splits() == {name: derived_split(name) for name in ("017", "018")}
+    assert splits("018") == {"017": "train", "018": "test"}
+    write_participant(tmp_path / "src", "019")
+    assert splits() == {"017": "train", "018": "test", "019": "train"}
+    assert splits("17") == {"017": "test", "018": "train", "019": "train"}
+
+
+def test_a_second_process_is_kept_out(tmp_path: Path) -> None:
+    write_participant(tmp_path / "src")
+    with locked(tmp_path / "out"), pytest.raises(OccupiedError, match="out: another nvb-face is writing here"):
+        run(tmp_path / "src", tmp_path / "out")
+    assert run(tmp_path / "src", tmp_path / "out").images == 8
 
 
 def test_other_settings_are_refused(tmp_path: Path) -> None:

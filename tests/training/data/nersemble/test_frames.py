@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from nvb_core.errors import NVBError
 from tests.training.data.nersemble.made_up import HEIGHT, WIDTH, colours, write_video
 from training.data.nersemble.colour import colour_fault, correct_colours
 from training.data.nersemble.frames import (
@@ -36,6 +37,40 @@ def test_frames_are_those_asked_for(tmp_path: Path) -> None:
     assert frames.shape == (3, HEIGHT, WIDTH, 3)
     for frame, timestep in zip(frames, (0, 3, 6), strict=True):
         assert np.abs(frame.mean(axis=(0, 1)) - colours(timestep, 2)).max() < 4
+
+
+def test_many_frames(tmp_path: Path) -> None:
+    write_video(tmp_path / "cam_1.mp4", camera=0, frames=160, size=(16, 16))
+    probed = probe_video(tmp_path / "cam_1.mp4")
+    timesteps = choose_timesteps(160, 150)
+    frames = extract_frames(tmp_path / "cam_1.mp4", probed, timesteps, tmp_path / "1.rgb")
+    assert len(frames) == 150
+    for frame, timestep in zip(frames[:14], timesteps, strict=False):  # later ones are as red as can be
+        assert abs(float(frame[..., 0].mean()) - colours(timestep, 0)[0]) < 4
+
+
+@pytest.mark.parametrize("name", ["a:b/cam.mp4", "-x.mp4", "100%d.mp4", "[x]*?.mp4", "pipe:1"])
+def test_odd_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    write_video(tmp_path / "plain.mp4", camera=0)
+    Path(tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / "plain.mp4").rename(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    frames = extract_frames(Path(name), probe_video(Path(name)), [1, 4], Path(f"{name}.rgb"))
+    assert round((float(frames[1][..., 0].mean()) - 40) / 15) == 4
+
+
+def test_an_ffmpeg_that_is_killed_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    killed = tmp_path / "ffmpeg"
+    killed.write_text("#!/bin/sh\nkill -9 $$\n")
+    killed.chmod(0o755)
+    monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", lambda: str(killed))
+    for attempt in (
+        lambda: probe_video(tmp_path / "cam_1.mp4"),
+        lambda: extract_frames(tmp_path / "cam_1.mp4", info(), [0], tmp_path / "1.rgb"),
+    ):
+        with pytest.raises(NVBError, match="ffmpeg was ended by signal 9; free memory and run again") as caught:
+            attempt()
+        assert not isinstance(caught.value, VideoError)
 
 
 def test_frame_that_is_not_there(tmp_path: Path) -> None:

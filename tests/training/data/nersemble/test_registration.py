@@ -21,7 +21,6 @@ from training.data.nersemble.registration import (
     Observation,
     Registration,
     RegistrationError,
-    fit_similarity,
     observe,
     register,
 )
@@ -72,43 +71,6 @@ def assert_near(found: Tensor, true: Tensor, angle_deg: float, centre: float, sc
     assert math.degrees(math.acos(min(1.0, cosine))) < angle_deg
     assert float(off[:3, 3].norm()) < centre
     assert abs(ratio - 1) < scale
-
-
-# ---- fit_similarity ----
-
-
-@settings(deadline=None)
-@given(st.integers(0, 10**6), st.floats(1e-3, 1e3), st.integers(3, 12))
-def test_similarities_of_points_are_recovered(seed: int, scale: float, count: int) -> None:
-    true = random_similarity(seed, scale)
-    points = torch.randn(count, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    found = fit_similarity(points, points @ true[:3, :3].mT + true[:3, 3])
-    torch.testing.assert_close(found, true, rtol=1e-6, atol=1e-6 * scale)
-
-
-@settings(deadline=None)
-@given(st.integers(0, 10**6))
-def test_a_mirrored_set_is_fitted_by_no_reflection(seed: int) -> None:
-    points = torch.randn(8, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    found = fit_similarity(points, points * torch.tensor([-1.0, 1.0, 1.0]))
-    linear = found[:3, :3]
-    assert torch.linalg.det(linear) > 0
-    torch.testing.assert_close(linear @ linear.mT, linear[0].square().sum() * torch.eye(3, dtype=torch.float64))
-
-
-@pytest.mark.parametrize(
-    ("source", "target", "words"),
-    [
-        (torch.eye(3)[:2], torch.eye(3)[:2], "N >= 3"),
-        (torch.eye(3), torch.eye(3).repeat(2, 1), "N >= 3"),
-        (torch.arange(4.0)[:, None] * torch.ones(3), torch.rand(4, 3), "source points lie on one line"),
-        (torch.rand(4, 3), torch.ones(4, 3), "target points lie on one line"),
-        (torch.full((3, 3), math.nan), torch.eye(3), "finite"),
-    ],
-)
-def test_points_that_fix_no_similarity_are_refused(source: Tensor, target: Tensor, words: str) -> None:
-    with pytest.raises(ConfigError, match=words):
-        fit_similarity(source, target)
 
 
 # ---- register ----
