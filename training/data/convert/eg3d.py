@@ -23,10 +23,9 @@ NEEDED = f"a folder of this kind has a {INDEX_NAME}"
 
 def plan_eg3d(source: Path) -> Plan:
     """What an EG3D-labelled folder holds. Raises ConfigError if it isn't one."""
-    if "subjects" in (read_json(require_folder(source) / INDEX_NAME, NEEDED) or {}):
-        raise ConfigError(
-            f"{source}: is a face folder, of which subjects would be lost; use it as it is, or `generated`"
-        )
+    content = read_json(require_folder(source) / INDEX_NAME, NEEDED)
+    if isinstance(content, dict) and "subjects" in content:
+        raise ConfigError(f"{source}: is a face folder, whose subjects would be lost; use it as it is, or `generated`")
     return finish("eg3d", source, list(_found(require_folder(source))))
 
 

@@ -46,7 +46,7 @@ def edit_labels(source: Path, change: Any) -> None:
 def test_a_face_folder_is_not_converted_again(tmp_path: Path) -> None:
     write_ffhq(tmp_path / "src")
     run(plan_eg3d(tmp_path / "src"), tmp_path / "out", None, workers=1, show_progress=False)
-    with pytest.raises(ConfigError, match="out: is a face folder, of which"):
+    with pytest.raises(ConfigError, match="out: is a face folder, whose"):
         plan_eg3d(tmp_path / "out")
 
 
