@@ -9,6 +9,7 @@ import time
 
 import torch
 import torch.nn.functional as F
+import tyro
 
 from training.attention import quick_attention
 
@@ -45,4 +46,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)

@@ -102,6 +102,16 @@ def test_english_locale_says_what_the_nodes_say(schemas: list[Any]) -> None:
         assert all(text["name"] for text in (*entry["inputs"].values(), *entry["outputs"].values()))
 
 
+def test_workflows_name_every_input_of_a_node(schemas: list[Any]) -> None:
+    """Or values would shift into others' places where a node has gained one."""
+    expected = {schema.node_id: {socket.id for socket in schema.inputs} for schema in schemas}
+    for path in sorted((ROOT / "workflows").glob("*.json")):
+        for node in json.loads(path.read_text(encoding="utf-8"))["nodes"]:
+            if node["type"] in expected:
+                names = {socket["name"] for socket in node["inputs"]}
+                assert names == expected[node["type"]], f"{path.name}: {node['type']}"
+
+
 def test_linked_texts_are_left_for_the_run_to_check(pack: Pack) -> None:
     """ComfyUI passes None for them, to all that `validate_inputs` names."""
     checked = {

@@ -32,7 +32,8 @@ class Options:
     """Measure on real photos, of which no other view is known.
 
     Writes report.md, report.json and sheet.png into the folder --out. Photos that are measured are kept there: an
-    interrupted run goes on where it stopped. A photo without a face is reported and left out.
+    interrupted run goes on where it stopped. A photo without a face is reported and left out; of one with several, only
+    one face is measured.
     """
 
     photos: Annotated[Positional[tuple[str, ...]], tyro.conf.arg(metavar="PHOTO ...")] = ()
