@@ -15,7 +15,7 @@ from .errors import CameraError, ConfigError
 
 ViewList: TypeAlias = CameraPoses | Cameras
 
-_PART = re.compile(r"(\d+)(?:\s*-\s*(\d+)(?:\s*/\s*(\d+))?)?")
+_PART = re.compile(r"(\d{1,18})(?:\s*-\s*(\d{1,18})(?:\s*/\s*(\d{1,18}))?)?")
 SELECTION_HELP = 'write for example "0,3,5-8", or "0-30/2" for every second one; counting starts at 0'
 
 

@@ -61,7 +61,8 @@ def plan_faces(options: FaceOptions) -> FacePlan:
     ]
     if len(chosen) > 1:
         raise ConfigError(f"{' and '.join(chosen)} exclude each other; drop one of them")
-    face: str | int = int(options.face) if options.face.isdecimal() else options.face
+    is_number = options.face.isdecimal() and len(options.face) < 9
+    face: str | int = int(options.face) if is_number else options.face
     if isinstance(face, str) and face not in ("largest", "all"):
         raise ConfigError(f"--face {options.face!r:.40} must be largest, all or a number from 0 up")
     return FacePlan(face, None if options.box is None else _parse_box(options.box), options.center, options.refine)

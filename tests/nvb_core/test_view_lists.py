@@ -90,6 +90,7 @@ def test_selection(text: str, indices: list[int]) -> None:
         ("1,,2", "isn't an index"),
         ("1:3", "isn't an index"),
         ("one", "'one' isn't an index"),
+        ("9" * 5000, "isn't an index"),
     ],
 )
 def test_a_selection_of_nothing_is_one_error(text: str, says: str) -> None:

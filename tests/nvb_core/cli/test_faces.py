@@ -46,7 +46,7 @@ def test_malformed_box(box: str) -> None:
         plan_faces(FaceOptions(box=box))
 
 
-@pytest.mark.parametrize("face", ["-1", "1.5", "smallest", ""])
+@pytest.mark.parametrize("face", ["-1", "1.5", "smallest", "", "9" * 5000])
 def test_malformed_face(face: str) -> None:
     with pytest.raises(ConfigError, match=r"--face .* must be largest, all or a number"):
         plan_faces(FaceOptions(face=face))
