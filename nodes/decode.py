@@ -33,7 +33,7 @@ class NVBDecode(io.ComfyNode):
             ),
             inputs=[
                 io.Vae.Input("vae", tooltip="From Load NVB-Face Model."),
-                io.Latent.Input("samples", tooltip="From the DDIM Sampler, or from KSampler after Apply to Model."),
+                io.Latent.Input("samples", tooltip="From the DDIM Sampler."),
                 io.Boolean.Input(
                     "watermark",
                     default=True,

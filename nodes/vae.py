@@ -20,7 +20,7 @@ class NVBVAE(VAE):
         super().__init__(sd={"pixel_space_vae": torch.tensor(1.0)}, dtype=dtype)
         self.model = model
         self.first_stage_model = RawLatents(model.vae)
-        self.patcher = managed(model.vae)
+        self.patcher = managed(self.first_stage_model)
         self.device = self.patcher.load_device
         self.latent_channels = model.config.vae.latent_channels
         self.upscale_ratio = self.downscale_ratio = model.config.vae.downscale

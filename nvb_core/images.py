@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from .errors import ImageError
+from .memory import is_out_of_memory
 
 MIN_SIDE_PX = 16
 MAX_PIXELS = 120_000_000  # 1.4 GB decoded
@@ -46,6 +47,10 @@ def load_image(path: str | Path) -> LoadedImage:
         raise ImageError(f"{path}: {error}") from None
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         raise ImageError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ImageError(f"{path}: not enough memory for it; free some or make the picture smaller") from None
 
 
 def read_photo(path: Path) -> bytes:
@@ -86,7 +91,7 @@ def open_picture(data: bytes) -> Image.Image:
 
 def is_damage(error: Exception) -> bool:
     """Whether what Pillow raised is the file's fault, and not the machine's: out of memory, or of open files."""
-    return not isinstance(error, MemoryError) and getattr(error, "errno", None) is None
+    return not is_out_of_memory(error) and getattr(error, "errno", None) is None
 
 
 def to_uint8(images: Tensor) -> np.ndarray:

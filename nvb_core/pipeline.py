@@ -54,13 +54,14 @@ def encode_faces(model: NVBModel, crops: Tensor, device: torch.device | None = N
         raise ConfigError(f"face crops have shape {tuple(crops.shape)}, the model needs (B, 3, {size}, {size})")
     parameter = next(model.encoder.parameters())
     images = crops.to(device or parameter.device, parameter.dtype)
+    chunks = Chunks(len(images), FACES_AT_ONCE)
 
     @torch.no_grad()
     def compute(timestep: int) -> Tensor:
         def encode(start: int, end: int) -> Tensor:
             return model.encoder(images[start:end], torch.full((end - start,), timestep, device=images.device))
 
-        return torch.cat(list(Chunks(len(images), FACES_AT_ONCE).map(encode)))
+        return torch.cat(list(chunks.map(encode)))
 
     return TimeConditioned(compute)
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .errors import ConfigError, NVBError, SamplingCancelled
+from .memory import is_out_of_memory
 from .model import NVBModel
 
 CPU_VIEWS_PER_CHUNK = 8
@@ -87,15 +88,6 @@ class ViewNoise:
         """The next noise of every view, (views, Z, h, w) float32 on the CPU."""
         drawn = {key: torch.randn(self.latent_shape, generator=g) for key, g in self.generators.items()}
         return torch.stack([drawn[key] for key in self.keys])
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception means that an allocation failed, on a GPU or on the CPU."""
-    if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError):
-        return True
-    # Apple's GPUs and CPUs have no error of their own for it, and CUDA's driver speaks up through another one.
-    said = str(error).lower() if isinstance(error, RuntimeError) else ""
-    return "out of memory" in said or "can't allocate memory" in said
 
 
 class Chunks:

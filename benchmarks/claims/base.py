@@ -108,6 +108,8 @@ def _make_start(shared: Shared) -> None:
         save_model(small, shared.start, {**model.metadata["training"], START: start})
         return
     found = read_metadata(shared.start)["training"].get(START, {})
+    if found.keys() != start.keys():
+        raise ConfigError(f"{shared.folder}: was made by an earlier version; choose another --folder")
     for key, value in start.items():
         if found.get(key) != value:
             raise ConfigError(

@@ -84,8 +84,8 @@ def _dispatch(arguments: list[str]) -> int:
     try:
         return int(commands[name].load()(arguments[1:]))
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] == commands[name].module.partition(".")[0]:
-            raise
+        if importlib.util.find_spec((error.name or __name__).partition(".")[0]) is not None:
+            raise  # the package is there: a bug
         raise ConfigError(
             f"command {name} needs the package {error.name}; install it with: pip install 'nvb-face[train]'"
         ) from error

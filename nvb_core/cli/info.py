@@ -124,10 +124,13 @@ def _table(title: str, rows: Any, numbers: bool = False) -> Table:
     table.add_column()
     table.add_column(justify="right" if numbers else "left", overflow="fold")
     for name, value in rows:
-        table.add_row(
-            name, "".join(c if c.isprintable() else "?" for c in str(value))
-        )  # a file's text may steer terminals
+        table.add_row(_printable(name), _printable(value))
     return table
+
+
+def _printable(value: Any) -> str:
+    """A file's text, which might steer the terminal."""
+    return "".join(c if c.isprintable() else "?" for c in str(value))
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

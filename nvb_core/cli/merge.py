@@ -39,7 +39,7 @@ class Options:
 def require_apart(out: Path, *inputs: Path | None) -> None:
     """Raise OccupiedError if a result would take the place of what it is made from."""
     for path in inputs:
-        if path is not None and path.exists() and out.exists() and out.samefile(path):
+        if path is not None and out.exists() and out.resolve().is_relative_to(path.resolve()):
             raise OccupiedError(f"{out}: the result is made from it; choose another --out")
 
 

@@ -225,6 +225,7 @@ def test_a_foreign_latent_is_refused(pack: Pack, parts: SimpleNamespace, model: 
 
 def test_core_vae_methods_find_their_scale(parts: SimpleNamespace, model: Any) -> None:
     vae, image = parts.vae, torch.rand(1, 3, 32, 32)
+    assert vae.patcher.model is vae.first_stage_model  # newer versions of core take one for the other
     latent = vae.first_stage_model.encode(vae.process_input(image))
     assert latent.shape == (1, vae.latent_channels, 32 // vae.downscale_ratio, 32 // vae.downscale_ratio)
     torch.testing.assert_close(latent, model.vae.encode_raw(image * 2 - 1))  # core's samplers scale latents themselves

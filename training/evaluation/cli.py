@@ -177,7 +177,7 @@ def progress_bar(label: str, total: int, done: int, visible: bool = True) -> Ite
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    console = Console(stderr=True, markup=False)
+    console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not (visible and console.is_terminal)) as progress:
         task = progress.add_task(label, total=total, completed=done)

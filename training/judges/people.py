@@ -18,7 +18,7 @@ import torch
 from nvb_core.cameras import Cameras
 from nvb_core.errors import ConfigError
 from nvb_core.images import to_pil
-from nvb_core.staging import writing
+from nvb_core.staging import locked, writing
 
 from ..data import write_index
 from ..heads.identity import Identity, sample_identity
@@ -111,10 +111,13 @@ def render_person(folder: Path, seed: int, views: int = VIEWS) -> None:
 
 
 def render_people(folder: Path, people: People, workers: int) -> Iterator[int]:
-    """Render who is missing, yielding each finished seed, and write dataset.json. Raises OutputError."""
+    """Render who is missing, yielding each finished seed, and write dataset.json.
+
+    Raises OutputError, and OccupiedError if another process is at the folder.
+    """
     from ..heads.dataset import prepare
 
-    with writing(folder):
+    with locked(folder), writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for stale in folder.glob(".????????.*"):
             shutil.rmtree(stale, ignore_errors=True)

@@ -18,7 +18,7 @@ from nvb_core.errors import CheckpointError, ConfigError
 from nvb_core.flops import FlopCounts, count_flops
 from nvb_core.model import NVBModel
 
-TRAINING = {"step1": {"steps": 1234, "minutes": 5.5, "options": {"note": "[red]as is[/red]"}}}
+TRAINING = {"step1": {"steps": 1234, "minutes": 5.5, "options": {"note": "[red]as is[/red]", "\x1b[2Jkey": "a\x1bb"}}}
 Output = pytest.CaptureFixture[str]
 
 
@@ -80,6 +80,8 @@ def test_tables_of_a_checkpoint(
         "step1.steps",
         "1234",
         "[red]as is[/red]",
+        "step1.options.?[2Jkey",
+        "a?b",
         "encoder.channel_mult",
         "(1, 2, 2, 2)",
         "view.camera_predictor",

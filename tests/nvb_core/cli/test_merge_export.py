@@ -48,7 +48,7 @@ def test_merge(base: Path, weights: Path, tmp_path: Path) -> None:
         merge.main(["--weights", str(out), "--base", str(base), "--out", str(tmp_path / "again.safetensors")])
 
 
-def test_inputs_are_never_replaced(base: Path, weights: Path) -> None:
+def test_inputs_are_never_replaced(base: Path, weights: Path, tmp_path: Path) -> None:
     contents = {path: path.read_bytes() for path in (base, weights)}
     arguments = ["--weights", str(weights), "--base", str(base)]
     for out in (base, weights):
@@ -56,6 +56,11 @@ def test_inputs_are_never_replaced(base: Path, weights: Path) -> None:
             with pytest.raises(OccupiedError, match=rf"{out.name}: the result is made from it; choose another --out"):
                 run([*arguments, "--out", str(out)])
     assert {path: path.read_bytes() for path in contents} == contents
+    part = tmp_path / "sd/unet/diffusion_pytorch_model.safetensors"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"somebody's")
+    with pytest.raises(OccupiedError, match="the result is made from it"):
+        merge.main(["--weights", str(weights), "--base", str(tmp_path / "sd"), "--out", str(part)])
 
 
 def test_export_before_and_after_merging(base: Path, weights: Path, tmp_path: Path) -> None:

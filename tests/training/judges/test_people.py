@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from nvb_core.cameras import RADIUS
-from nvb_core.errors import ConfigError
+from nvb_core.errors import ConfigError, OccupiedError
+from nvb_core.staging import locked
 from training.data import FaceFolder
 from training.heads.identity import sample_identity
 from training.judges.people import (
@@ -59,6 +60,11 @@ def test_cameras_lie_in_their_ranges_and_are_repeatable() -> None:
 def test_seeds_of_other_uses_are_refused(first_seed: int) -> None:
     with pytest.raises(ConfigError, match="from 3000000"):
         People(first_seed, 1)
+
+
+def test_a_second_process_is_kept_out(tmp_path: Path) -> None:
+    with locked(tmp_path), pytest.raises(OccupiedError, match="another nvb-face is writing here"):
+        list(render_people(tmp_path, People(TRAINING_SEED, 1), workers=1))
 
 
 def test_scenes_of_pictures_made_elsewhere_are_not_known() -> None:

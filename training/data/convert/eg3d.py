@@ -18,23 +18,26 @@ from nvb_core.errors import ConfigError
 from ..index import INDEX_NAME, label_fault, leaves_folder, read_json, split_stem
 from .plan import Dropped, Item, Plan, clean_name, finish, list_images, require_folder
 
-NEEDED = f"a folder of this kind has a {INDEX_NAME}"
-
 
 def plan_eg3d(source: Path) -> Plan:
     """What an EG3D-labelled folder holds. Raises ConfigError if it isn't one."""
-    content = read_json(require_folder(source) / INDEX_NAME, NEEDED)
-    if isinstance(content, dict) and "subjects" in content:
+    content = read_content(require_folder(source))
+    if "subjects" in content:
         raise ConfigError(f"{source}: is a face folder, whose subjects would be lost; use it as it is, or `generated`")
-    return finish("eg3d", source, list(_found(require_folder(source))))
+    return finish("eg3d", source, list(_found(source, content)))
 
 
-def read_labels(source: Path, images: list[str]) -> Iterator[tuple[str, tuple[float, ...]] | Dropped]:
-    """Path and label of each image, and what was dropped: every image of the list and every entry comes up once."""
+def read_content(source: Path) -> dict[str, Any]:
+    """What dataset.json holds. Raises ConfigError for one without labels."""
     path = source / INDEX_NAME
-    content = read_json(path, NEEDED)
+    content = read_json(path, f"a folder of this kind has a {INDEX_NAME}")
     if not isinstance(content, dict) or not isinstance(content.get("labels"), list):
         raise ConfigError(f'{path}: must hold {{"labels": [[path, [25 numbers]], ...]}}')
+    return content
+
+
+def read_labels(content: dict[str, Any], images: list[str]) -> Iterator[tuple[str, tuple[float, ...]] | Dropped]:
+    """Path and label of each image, and what was dropped: every image of the list and every entry comes up once."""
     entries: dict[str, list[Any]] = {}
     for i, entry in enumerate(content["labels"]):
         if isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], str):
@@ -56,10 +59,10 @@ def read_labels(source: Path, images: list[str]) -> Iterator[tuple[str, tuple[fl
         yield Dropped(name, "image without label")
 
 
-def _found(source: Path) -> Iterator[Item | Dropped]:
+def _found(source: Path, content: dict[str, Any]) -> Iterator[Item | Dropped]:
     images, unread = list_images(source)
     yield from unread
-    for entry in read_labels(source, images):
+    for entry in read_labels(content, images):
         if isinstance(entry, Dropped):
             yield entry
             continue

@@ -29,7 +29,7 @@ from nvb_core.cameras import RADIUS, Cameras
 from nvb_core.errors import ConfigError
 
 from ..index import INDEX_NAME, label_fault
-from .eg3d import read_labels
+from .eg3d import read_content, read_labels
 from .plan import Dropped, Item, Plan, clean_name, finish, folder_subjects, list_images, require_folder
 
 LABEL_SUFFIXES = (".json", ".txt", ".npy")
@@ -71,7 +71,7 @@ def strip_cameras(tiles: int, pivot_z: float) -> Cameras:
 
 def _labelled(source: Path, images: list[str]) -> Iterator[Item | Dropped]:
     subjects = folder_subjects(images)
-    for entry in read_labels(source, images):
+    for entry in read_labels(read_content(source), images):
         yield entry if isinstance(entry, Dropped) else _item(*entry, subjects)
 
 
@@ -105,7 +105,7 @@ def _label_beside(source: Path, name: str) -> tuple[float, ...] | Dropped:
             label = json.loads(file.read_text(encoding="utf-8"))
         else:
             label = [float(word) for word in file.read_text(encoding="utf-8").replace(",", " ").split()]
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, RecursionError, MemoryError) as error:
         return Dropped(name, "bad label", f"{file.name}: {' '.join(str(error).split())[:80]}")
     fault = label_fault(label)
     return Dropped(name, "bad label", f"{file.name}: {fault}") if fault else tuple(map(float, label))

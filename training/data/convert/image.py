@@ -13,6 +13,7 @@ from nvb_core.align import CropBox, crop_image, default_box
 from nvb_core.detect import detect_faces
 from nvb_core.errors import ImageError
 from nvb_core.images import decode_photo, is_damage, open_picture, read_photo, to_pil
+from nvb_core.memory import is_out_of_memory
 from nvb_core.staging import write_atomically
 
 from .plan import MIN_INSIDE, Item, share_inside
@@ -48,7 +49,9 @@ def convert_image(item: Item, root: Path, out: Path, side: int | None, margin: f
         raise Unusable("missing image") from None
     except ImageError as error:
         raise Unusable("unreadable image", str(error)) from None
-    except (OSError, MemoryError) as error:
+    except (OSError, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not is_out_of_memory(error):
+            raise
         raise Unusable(TRY_AGAIN, getattr(error, "strerror", None) or "out of memory") from None
 
 

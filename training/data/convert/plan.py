@@ -19,6 +19,8 @@ from nvb_core.cli.jobs import SUFFIXES
 from nvb_core.errors import CameraError, ConfigError
 from nvb_core.images import FORMATS
 
+JOURNAL_NAME = "conversion.jsonl"
+"""Of a folder that is converted into."""
 MIN_INSIDE = 0.85
 """Of the side of a square crop: beyond the picture its edge pixels are repeated (chosen)."""
 EXPECTED = f"expected {', '.join(FORMATS)} files"
@@ -94,6 +96,9 @@ def _visible_files(root: Path) -> Iterator[Path]:
                 names.clear()
                 continue
             seen.add(real)
+            if JOURNAL_NAME in files and start is not root:  # what a conversion has written, reached by a link
+                names.clear()
+                continue
             names[:] = (name for name in names if not name.startswith("."))
             starts += [path for name in names if (path := Path(folder, name)).is_symlink()]
             yield from (path for name in files if not name.startswith(".") and (path := Path(folder, name)).is_file())

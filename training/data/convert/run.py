@@ -24,9 +24,9 @@ from nvb_core.staging import locked, write_atomically, writing
 
 from ..index import INDEX_NAME, write_index
 from .image import TRY_AGAIN, Unusable, convert_image
-from .plan import EXPECTED, Dropped, Item, Plan
+from .plan import EXPECTED, JOURNAL_NAME, Dropped, Item, Plan
 
-JOURNAL_NAME, REPORT_NAME = "conversion.jsonl", "report.json"
+REPORT_NAME = "report.json"
 FORMAT = "nvb-face data convert 1"
 
 

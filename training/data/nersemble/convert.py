@@ -31,15 +31,15 @@ from nvb_core.errors import CameraError, ConfigError, NVBError
 from nvb_core.images import to_pil
 from nvb_core.staging import locked, write_atomically, writing
 
-from ..convert.plan import MIN_INSIDE, Dropped, share_inside
-from ..convert.run import JOURNAL_NAME, REPORT_NAME, Report, open_journal, require_outside
+from ..convert.plan import JOURNAL_NAME, MIN_INSIDE, Dropped, share_inside
+from ..convert.run import REPORT_NAME, Report, open_journal, require_outside
 from ..index import write_index
 from .colour import correct_colours
 from .crops import head_crop, moved_cameras
 from .frames import VideoError, VideoInfo, choose_timesteps, common_timeline, extract_frames, probe_video
 from .layout import CAMERAS_FILE, COLOURS_FILE, Capture, Recording, Rig
 from .registration import Registration, RegistrationError
-from .splits import for_testing, require_known, splits_of
+from .splits import NAMED, for_testing, require_known, splits_of
 
 Register: TypeAlias = Callable[[Mapping[str, Tensor], Mapping[str, Cameras]], Registration]
 """From pictures (3, H, W) in [-1, 1] and their cameras (1) in the rig's space, by serial."""
@@ -371,6 +371,6 @@ def _finish(
     participants = [name.partition("/")[0] for name, _ in images]
     splits = splits_of(participants, test)
     labels = torch.tensor([label for _, label in images], dtype=torch.float64)
-    meta = {"converted_from": KIND, "margin": options.margin}
+    meta = {"converted_from": KIND, "margin": options.margin, **({NAMED: sorted(test)} if test else {})}
     write_index(out, [name for name, _ in images], labels, subjects, meta, splits)
     return report

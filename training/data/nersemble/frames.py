@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 from collections import Counter
 from collections.abc import Mapping
@@ -148,7 +149,7 @@ def _ffmpeg(verbosity: str, *arguments: str) -> subprocess.CompletedProcess[byte
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-v", verbosity, "-nostdin", *arguments]
     # A session of its own: an ffmpeg that Ctrl-C has ended must not look like a damaged video.
     done = subprocess.run(command, capture_output=True, start_new_session=True, check=False)  # noqa: S603
-    if done.returncode < 0:
+    if -done.returncode in (signal.SIGKILL, signal.SIGTERM):  # by others; one that crashes has met a bad video
         raise NVBError(f"ffmpeg was ended by signal {-done.returncode}; free memory and run again")
     return done
 

@@ -10,6 +10,9 @@ from nvb_core.errors import ConfigError
 from ..index import INDEX_NAME, derived_split, read_index
 from .layout import Capture, participant_name
 
+NAMED = "test_participants"
+"""Of an index's meta: who was named for testing."""
+
 
 def require_known(named: Sequence[str], capture: Capture, out: Path) -> None:
     """Raise ConfigError for a participant that is named for testing and is neither in SRC nor in OUT."""
@@ -29,11 +32,7 @@ def for_testing(named: Sequence[str], out: Path) -> set[str]:
     """
     if named or not (out / INDEX_NAME).exists():
         return {participant_name(participant) for participant in named}
-    index = read_index(out)
-    splits = {path.partition("/")[0]: split for path, split in zip(index.paths, index.splits, strict=False)}
-    if all(split == derived_split(participant) for participant, split in splits.items()):
-        return set()
-    return {participant for participant, split in splits.items() if split == "test"}
+    return set(read_index(out).meta.get(NAMED, []))
 
 
 def splits_of(participants: Sequence[str], test: set[str]) -> list[str]:

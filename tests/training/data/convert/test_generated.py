@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import math
 from pathlib import Path
@@ -82,14 +83,17 @@ def test_heads_of_like_names_stay_apart(tmp_path: Path) -> None:
 
 def test_labels_of_other_files(tmp_path: Path) -> None:
     files = {"0.npy": b"", "1.npy": b"PK\x03\x04 broken", "3.json": b"[" * 100_000}
-    for i in range(4):
+    huge = io.BytesIO()
+    np.lib.format.write_array_header_1_0(huge, {"descr": "<f8", "fortran_order": False, "shape": (10**14,)})
+    files["4.npy"] = huge.getvalue()
+    for i in range(5):
         save_picture(tmp_path / "head" / f"{i}.png", i)
     for name, data in files.items():
         (tmp_path / "head" / name).write_bytes(data)
     np.savez(tmp_path / "head" / "2.npz", CAMERAS.to_eg3d()[0].numpy())
     (tmp_path / "head" / "2.npz").rename(tmp_path / "head" / "2.npy")
     assert [(e.file, e.reason) for e in plan_generated(tmp_path, None).dropped] == [
-        (f"head/{i}.png", "bad label") for i in range(4)
+        (f"head/{i}.png", "bad label") for i in range(5)
     ]
 
 

@@ -15,6 +15,7 @@ from tests.training.data.convert.made_up import pixels_of, save_picture
 from training.data import read_index
 from training.data.convert import image as image_module
 from training.data.convert import run as run_module
+from training.data.convert.faces import plan_faces
 from training.data.convert.plan import Item, Plan, clean_name, finish, list_images
 from training.data.convert.run import Report, run
 
@@ -116,13 +117,14 @@ def test_dropped_images_stay_dropped_without_being_read(tmp_path: Path, converte
     assert converted == []
 
 
-@pytest.mark.parametrize("step", ["read_photo", "open_picture"])
+@pytest.mark.parametrize("step", ["read_photo", "open_picture", "decode_photo", "crop_image"])
 @pytest.mark.parametrize(
     ("error", "detail"),
     [
         (OSError(errno.EMFILE, "Too many open files"), "Too many open files"),
         (PermissionError(errno.EACCES, "Permission denied"), "Permission denied"),
         (MemoryError(), "out of memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"), "out of memory"),
     ],
 )
 def test_what_the_machine_could_not_read_is_tried_again(
@@ -130,14 +132,14 @@ def test_what_the_machine_could_not_read_is_tried_again(
 ) -> None:
     plan = make_plan(tmp_path / "src")
 
-    def fail(_: object) -> None:
+    def fail(*_: object) -> None:
         raise error
 
     with monkeypatch.context() as patch:
         patch.setattr(image_module, step, fail)
         with pytest.raises(ConfigError, match=rf"dropped 4: can't be read now, run again \(first: 0\.png: {detail}\)"):
-            convert(plan, tmp_path / "out")
-    assert convert(plan, tmp_path / "out").images == 4
+            convert(plan, tmp_path / "out", 16)
+    assert convert(plan, tmp_path / "out", 16).images == 4
 
 
 def test_a_second_process_is_kept_out(tmp_path: Path) -> None:
@@ -218,6 +220,15 @@ def test_images_behind_links_and_of_unknown_formats(tmp_path: Path) -> None:
         ("b/5.nef", "format that isn't read"),
     ]
     assert others[0].detail.startswith("expected JPEG, ")
+
+
+def test_links_do_not_lead_into_what_was_converted(tmp_path: Path) -> None:
+    save_picture(tmp_path / "src/0.png", 0)
+    (tmp_path / "src/all").symlink_to(tmp_path)
+    for _ in range(2):
+        plan = plan_faces(tmp_path / "src", crop=False, margin=1.0, subjects="image")
+        assert convert(plan, tmp_path / "out").images == 1
+    assert list_images(tmp_path / "out")[0]  # which may be a source itself
 
 
 def test_no_images_at_all(tmp_path: Path) -> None:

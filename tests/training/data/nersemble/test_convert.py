@@ -224,23 +224,6 @@ def test_pictures_outlive_their_videos(tmp_path: Path) -> None:
     assert run(tmp_path / "src", tmp_path / "out").images == 4
 
 
-def test_who_is_for_testing_stays_so(tmp_path: Path) -> None:
-    known = known_registration(write_participant(tmp_path / "src").parent)
-
-    def splits(*named: str) -> dict[str, str]:
-        capture = read_capture(tmp_path / "src")
-        convert(capture, tmp_path / "out", lambda pictures, cameras: known, OPTIONS, named, show_progress=False)
-        index = read_index(tmp_path / "out")
-        return {path[:3]: split for path, split in zip(index.paths, index.splits, strict=True)}
-
-    write_participant(tmp_path / "src", "018")
-    assert splits() == {name: derived_split(name) for name in ("017", "018")}
-    assert splits("018") == {"017": "train", "018": "test"}
-    write_participant(tmp_path / "src", "019")
-    assert splits() == {"017": "train", "018": "test", "019": "train"}
-    assert splits("17") == {"017": "test", "018": "train", "019": "train"}
-
-
 def test_a_second_process_is_kept_out(tmp_path: Path) -> None:
     write_participant(tmp_path / "src")
     with locked(tmp_path / "out"), pytest.raises(OccupiedError, match="out: another nvb-face is writing here"):
@@ -268,20 +251,6 @@ def test_colours_are_corrected(tmp_path: Path) -> None:
     corrected, plain = (to_uint8(load_image(tmp_path / out / name).pixels) for out in ("out", "plain"))
     assert np.array_equal(corrected, plain[..., ::-1])
     assert np.abs(plain.mean(axis=(0, 1)) - colours(4, 1)).max() < 4
-
-
-def test_splits_by_participant(tmp_path: Path) -> None:
-    write_participant(tmp_path / "src")
-    write_participant(tmp_path / "src", "018")
-    capture = read_capture(tmp_path / "src")
-    register = knowing(tmp_path / "src")
-    convert(capture, tmp_path / "out", register, OPTIONS, ("18",), show_progress=False)
-    index = read_index(tmp_path / "out")
-    of_participants = {(path.partition("/")[0], split) for path, split in zip(index.paths, index.splits, strict=True)}
-    assert of_participants == {("017", "train"), ("018", "test")}
-    with pytest.raises(ConfigError, match="--test-participants 019: not among those converted, 017, 018"):
-        convert(capture, tmp_path / "other", register, OPTIONS, ("019",), show_progress=False)
-    assert not (tmp_path / "other").exists()
 
 
 def test_head_at_the_edge_of_some_pictures(tmp_path: Path) -> None:

@@ -73,6 +73,15 @@ def test_an_ffmpeg_that_is_killed_is_no_damage(tmp_path: Path, monkeypatch: pyte
         assert not isinstance(caught.value, VideoError)
 
 
+def test_an_ffmpeg_that_crashes_has_met_a_bad_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    crashing = tmp_path / "ffmpeg"
+    crashing.write_text("#!/bin/sh\nkill -11 $$\n")
+    crashing.chmod(0o755)
+    monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", lambda: str(crashing))
+    with pytest.raises(VideoError, match=r"cam_1\.mp4: not a readable video"):
+        probe_video(tmp_path / "cam_1.mp4")
+
+
 def test_frame_that_is_not_there(tmp_path: Path) -> None:
     write_video(tmp_path / "cam_1.mp4", camera=0, frames=4)
     probed = probe_video(tmp_path / "cam_1.mp4")
