@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import signal
 import subprocess
 from collections import Counter
 from collections.abc import Mapping
@@ -15,6 +14,8 @@ import numpy as np
 from nvb_core.errors import NVBError, OutputError
 
 MAX_RATE_DIFFERENCE = 0.01  # relative
+KILLED = (-9, -15)
+"""Exit codes of what others have ended (SIGKILL, SIGTERM); an ffmpeg that crashes has met a bad video."""
 
 _STREAM = re.compile(r"Stream #0:\d+.*: Video: ")
 _TIME_BASE = re.compile(r"^#tb 0: (\d+)/(\d+)$", re.MULTILINE)
@@ -149,7 +150,7 @@ def _ffmpeg(verbosity: str, *arguments: str) -> subprocess.CompletedProcess[byte
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-v", verbosity, "-nostdin", *arguments]
     # A session of its own: an ffmpeg that Ctrl-C has ended must not look like a damaged video.
     done = subprocess.run(command, capture_output=True, start_new_session=True, check=False)  # noqa: S603
-    if -done.returncode in (signal.SIGKILL, signal.SIGTERM):  # by others; one that crashes has met a bad video
+    if done.returncode in KILLED:
         raise NVBError(f"ffmpeg was ended by signal {-done.returncode}; free memory and run again")
     return done
 
