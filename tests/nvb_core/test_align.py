@@ -114,6 +114,12 @@ def test_sizes_that_the_shrinking_factor_does_not_divide() -> None:
     close(inside, photo_positions(box, pixel_centres(10))[1:-1, 1:-1].float(), 0.15)
 
 
+def test_sharp_edges_stay_in_range() -> None:
+    step = torch.where(torch.arange(50) < 25, -1.0, 1.0).expand(3, 40, 50)
+    crop = crop_image(step, CropBox(25, 20, 16), 40)  # bicubic weights alone go beyond both sides
+    assert (float(crop.min()), float(crop.max())) == (-1, 1)
+
+
 def test_constant_images_stay_constant() -> None:
     for box in (CropBox(5, 5, 300, 20), CropBox(0, 0, 3), CropBox(40, 1, 10, -45)):
         close(crop_image(torch.full((3, 30, 50), 0.3), box, 24), torch.full((3, 24, 24), 0.3), 1e-5)
@@ -138,12 +144,28 @@ def test_large_boxes_of_a_batch_are_antialiased() -> None:
     assert batch.abs().max() < 0.2
     close(batch[0], crop_image(stripes[0], boxes[0], 32), 1e-6)
     assert crop_batch(stripes, [CropBox(150, 150, 32)], 32).abs().max() > 0.9
+    assert crop_batch(stripes.repeat(2, 1, 1, 1), [CropBox(150, 150, 32), boxes[0]], 32)[1].abs().max() < 0.2
 
 
-@pytest.mark.parametrize("box", [CropBox(-200, 10, 50), CropBox(10, 400, 50), CropBox(1e9, 10, 50)])
+def test_boxes_of_a_batch_are_antialiased_beyond_one_and_a_half_pixels() -> None:
+    image = torch.rand(3, 100, 100)
+    for side, antialiased in ((48.0, False), (49.0, True)):
+        box = CropBox(50, 50, side)
+        same = torch.allclose(crop_batch(image[None], [box], 32)[0], crop_image(image, box, 32), atol=1e-6)
+        assert same == antialiased
+
+
+@pytest.mark.parametrize("box", [CropBox(-200, 10, 50), CropBox(10, 70, 50), CropBox(1e9, 10, 50)])
 def test_boxes_outside_the_image_are_refused(box: CropBox) -> None:
     with pytest.raises(ImageError, match=r"CropBox\(.*\) lies outside the image of 40×30 pixels"):
         crop_image(torch.zeros(3, 30, 40), box, 16)
+
+
+def test_a_corner_in_the_image_is_enough() -> None:
+    image = torch.full((3, 30, 40), 0.5)
+    assert crop_image(image, CropBox(-42, 15, 60, 45), 16).shape == (3, 16, 16)
+    with pytest.raises(ImageError):
+        crop_image(image, CropBox(-43, 15, 60, 45), 16)
 
 
 @pytest.mark.parametrize("values", [(0, 0, 0), (0, 0, -5), (math.nan, 0, 5), (0, math.inf, 5), (0, 0, 5, math.nan)])
@@ -177,6 +199,10 @@ def test_crop_cameras_without_roll_allow_any_pixels() -> None:
     close(photo_positions(box, in_crop), whole.project(POINTS) * torch.tensor([300, 100]))
     with pytest.raises(CameraError, match="crop with roll 5° needs square pixels"):
         crop_cameras(whole, CropBox(140, 60, 80, 5), 300, 100)
+    turned = crop_cameras(whole, CropBox(140, 60, 80, -360), 300, 100)
+    close(turned.to_eg3d(), crop_cameras(whole, box, 300, 100).to_eg3d(), 1e-12)
+    with pytest.raises(CameraError, match="needs square pixels"):
+        crop_cameras(whole, CropBox(140, 60, 80, 5), 200, 201)
 
 
 def test_the_whole_image_is_its_own_crop() -> None:
@@ -260,8 +286,18 @@ def test_nonsense_predictions_are_limited(camera: Cameras, expected: CropBox) ->
 
 
 def test_repeated_nonsense_stays_inside_the_image() -> None:
-    box = refine_box(torch.zeros(3, 100, 100), CropBox(60, 50, 80), lambda crop: predicting(cx=9, cy=-9), 16, 5)
-    assert (box.center_x, box.center_y) == (100, 0)
+    for cx, cy, corner in ((9, -9, (100, 0)), (-9, 9, (0, 70))):
+        camera = predicting(cx=cx, cy=cy)
+        box = refine_box(torch.zeros(3, 70, 100), CropBox(60, 50, 80), lambda crop, c=camera: c, 16, 5)
+        assert (box.center_x, box.center_y) == corner
+
+
+def test_zoom_is_of_the_mean_focal_length() -> None:
+    intrinsics = predicting().intrinsics
+    intrinsics[0, 0, 0] *= 1.44
+    camera = Cameras(predicting().cam2world, intrinsics)
+    box = refine_box(torch.zeros(3, 200, 200), START, lambda crop: camera, 16, iterations=1)
+    assert vars(box) == pytest.approx(vars(CropBox(100, 80, 48)))
 
 
 def test_the_predictor_sees_one_crop_of_the_asked_size_per_iteration() -> None:
@@ -283,8 +319,5 @@ def test_shift_follows_the_rolled_crops_axes() -> None:
 
 def test_default_box_turns_with_the_face() -> None:
     upright, turned = default_box(FaceBox(100, 50, 40)), default_box(FaceBox(100, 50, 40, 90))
-    rise = 70 - upright.center_y
-    assert upright.center_x == 120
-    assert 0 < rise < 10
-    assert (turned.center_x, turned.center_y) == pytest.approx((120 + rise, 70))
-    assert (turned.size_px, turned.roll_deg) == (upright.size_px, 90)
+    assert vars(upright) == pytest.approx(vars(CropBox(120, 66, 60)))
+    assert vars(turned) == pytest.approx(vars(CropBox(124, 70, 60, 90)))

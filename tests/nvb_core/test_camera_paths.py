@@ -119,6 +119,17 @@ def test_sweeps() -> None:
     close(yaw_sweep(1, -40, 40).yaw_deg, [-40])
 
 
+def test_default_paths() -> None:
+    close(yaw_sweep(3).yaw_deg, [-45, 0, 45])
+    close(pitch_sweep(3).pitch_deg, [-20, 0, 20])
+    close(orbit(4).yaw_deg, [0, 30, 0, -30])
+    close(orbit(4).pitch_deg, [15, 0, -15, 0])
+    close(figure_eight(8).yaw_deg[:3], [0, 30 / math.sqrt(2), 30])
+    close(figure_eight(8).pitch_deg[:3], [0, 15, 0])
+    close(spiral(9).yaw_deg[[1, 5]], [30 / 8, 30 * 5 / 8])  # a quarter of a turn, and one more turn
+    close(spiral(9).pitch_deg[[4, 8]], [15 / 2, 15])
+
+
 def test_orbit_positions_match_the_closed_form() -> None:
     positions = orbit(12, yaw_deg=40, pitch_deg=20).resolve().cam2world[:, :3, 3]
     for i, position in enumerate(positions):
@@ -208,6 +219,10 @@ def test_keyframes_of_one_key_or_one_view() -> None:
 
 def test_keyframes_keep_the_yaw_of_a_key_at_the_pole() -> None:
     close(keyframes(CameraPoses([40, 40, 40], [0, 90, 0]), 7).yaw_deg[3], 40)
+
+
+def test_keyframes_between_nearly_opposite_keys() -> None:
+    close(keyframes(CameraPoses([0, 175]), 3).yaw_deg, [0, 87.5, 175])
 
 
 def test_keyframes_reject_opposite_keys_and_steep_pitch() -> None:

@@ -95,6 +95,11 @@ def test_points_behind_the_camera_project_to_nan() -> None:
     assert Cameras.from_angles(0).project(torch.tensor([[0.0, 0.0, 3.0], [0.0, 0.0, 2.7]])).isnan().all()
 
 
+def test_points_beside_the_camera_project_to_nan() -> None:
+    beside = torch.tensor([[0.1, 0.0, RADIUS], [0.0, -0.1, RADIUS]], dtype=F64)  # at depth 0
+    assert Cameras.from_angles(0).project(beside).isnan().all()
+
+
 def test_yaw_shows_the_subjects_left_cheek_nearer() -> None:
     left_cheek, right_cheek = torch.tensor([[0.15, 0.0, 0.1]], dtype=F64), torch.tensor([[-0.15, 0.0, 0.1]], dtype=F64)
     position = Cameras.from_angles(30).cam2world[0, :3, 3]
@@ -129,6 +134,17 @@ def test_at_the_pole_all_rotation_is_yaw() -> None:
     close(Cameras.from_angles(20, 90, 15).angles().yaw_deg, [20.0 + 15.0])
 
 
+def test_near_the_pole_yaw_and_roll_are_still_told_apart() -> None:
+    angles = Cameras.from_angles(20, 89.99, 15).angles()
+    close(torch.cat((angles.yaw_deg, angles.pitch_deg, angles.roll_deg)), [20.0, 89.99, 15.0])
+
+
+def test_the_angle_of_view_is_the_horizontal_one() -> None:
+    intrinsics = Cameras.from_angles(0, fov_deg=30).intrinsics
+    intrinsics[:, 1, 1] *= 2
+    close(Cameras(Cameras.from_angles(0).cam2world, intrinsics).angles().fov_deg, [30.0])
+
+
 def test_roll_of_a_camera_that_looks_past_the_origin_is_its_turn_about_the_axis() -> None:
     camera = Cameras.look_at((0.0, 0.0, 2.7), target=(0.05, 0.0, 0.0), roll_deg=12.0)
     angles = camera.angles()
@@ -148,6 +164,11 @@ def test_look_at_the_origin_equals_from_angles(
     actual = Cameras.look_at(expected.cam2world[0, :3, 3], roll_deg=roll, fov_deg=fov)
     close(actual.cam2world, expected.cam2world)
     close(actual.intrinsics, expected.intrinsics)
+
+
+@pytest.mark.parametrize("target", [(0.0, 0.0, 0.0), (0.0, 0.0, RADIUS - 1e-4)])
+def test_look_at_is_upright_with_the_default_view(target: tuple[float, float, float]) -> None:
+    close(Cameras.look_at((0.0, 0.0, RADIUS), target).to_eg3d(), Cameras.from_angles(0).to_eg3d())
 
 
 def test_look_at_centres_its_target_and_broadcasts() -> None:
@@ -201,12 +222,19 @@ def test_vector_round_trip(camera: Cameras) -> None:
     close(again.intrinsics / max(1, focal), camera.intrinsics / max(1, focal), 1e-6)
 
 
+def test_vector_holds_each_axes_own_intrinsics() -> None:
+    intrinsics = torch.tensor([[[4.0, 0, 0.4], [0, 5.0, 0.6], [0, 0, 1]]], dtype=F64)
+    camera = Cameras(Cameras.from_angles(10).cam2world, intrinsics)
+    close(Cameras.from_vector(camera.to_vector()).intrinsics, intrinsics)
+
+
 def test_from_vector_projects_to_the_nearest_rotation() -> None:
     expected = Cameras.from_angles([20.0, -40.0], [10.0, 5.0], [5.0, 0.0])
     scaled = expected.to_vector().double().reshape(2, 16)
     matrix = scaled[:, :12].reshape(2, 3, 4)
-    matrix[:, :, :3] *= 1.3  # a scaled rotation's nearest rotation is itself
-    close(Cameras.from_vector(scaled).cam2world, expected.cam2world, 1e-6)
+    for factor in (1.3, 0.1):
+        matrix[:, :, :3] *= factor  # a scaled rotation's nearest rotation is itself
+        close(Cameras.from_vector(scaled).cam2world, expected.cam2world, 1e-6)
     symmetric = torch.tensor([[1.2, 0.1, 0.0], [0.1, 0.8, 0.05], [0.0, 0.05, 1.1]], dtype=F64)
     stretched = expected.to_vector().double()
     rotation = expected.cam2world[:, :3, :3]
@@ -307,6 +335,7 @@ def broken(name: str, index: tuple[int, ...], value: float) -> dict[str, torch.T
         ("cam2world", (0, 3), math.nan, "camera 1: cam2world .* must be finite"),
         ("cam2world", (0, 0), math.inf, "camera 1: cam2world .* must be finite"),
         ("cam2world", (3, 3), 2.0, r"camera 1: cam2world last row \[0, 0, 0, 2\] must be \[0, 0, 0, 1\]"),
+        ("cam2world", (3, 0), 1e-5, r"camera 1: cam2world last row \[1e-05, 0, 0, 1\] must be"),
         ("cam2world", (1, 1), -1.001, "camera 1: rotation .* must be orthonormal to 0.0001"),
         ("cam2world", (1, 1), 1.0, "camera 1: rotation .* must be right-handed"),
         ("intrinsics", (0, 0), 0.0, r"camera 1: focal length \(fx, fy\) \[0, 4.2647\] must be above 0"),
@@ -322,17 +351,24 @@ def test_impossible_cameras_are_named(name: str, index: tuple[int, ...], value: 
     assert "\n" not in str(caught.value)
 
 
+def test_matrices_become_double_without_a_gradient() -> None:
+    exact = Cameras.from_angles(20)
+    cameras = Cameras(exact.cam2world.float().requires_grad_(), exact.intrinsics.float())
+    assert (cameras.cam2world.dtype, cameras.intrinsics.dtype) == (F64, F64)
+    assert not cameras.cam2world.requires_grad
+
+
 def test_small_rounding_of_rotations_is_accepted() -> None:
     assert len(Cameras(**broken("cam2world", (1, 1), -1.00001))) == 3
 
 
 def test_inside_the_head_is_rejected_and_behind_it_is_allowed() -> None:
     matrix = Cameras.from_angles(0).cam2world
-    matrix[0, 2, 3] = 0.69
-    with pytest.raises(
-        CameraError, match=r"camera 0: distance from the origin 0.69 must be above 0.7 \(outside the head\)"
-    ):
-        Cameras(matrix, Cameras.from_angles(0).intrinsics)
+    for distance in (0.69, HEAD_RADIUS):
+        matrix[0, 2, 3] = distance
+        message = rf"camera 0: distance from the origin {distance} must be above 0.7 \(outside the head\)"
+        with pytest.raises(CameraError, match=message):
+            Cameras(matrix, Cameras.from_angles(0).intrinsics)
     assert Cameras.from_angles(180).cam2world[0, 2, 3] == pytest.approx(-RADIUS)
     assert HEAD_RADIUS == 0.7
 
@@ -342,6 +378,7 @@ def test_inside_the_head_is_rejected_and_behind_it_is_allowed() -> None:
     [
         ({"yaw_deg": [0, math.nan]}, "camera 1: yaw_deg nan must be finite"),
         ({"yaw_deg": 0, "radius": 0.5}, "camera 0: radius 0.5 must be above 0.7"),
+        ({"yaw_deg": 0, "radius": [1, HEAD_RADIUS]}, "camera 1: radius 0.7 must be above 0.7"),
         ({"yaw_deg": 0, "fov_deg": [20, 180]}, "camera 1: fov_deg 180 must be between 0 and 180"),
         ({"yaw_deg": 0, "fov_deg": 0}, "camera 0: fov_deg 0 must be between"),
         ({"yaw_deg": [0, 1], "pitch_deg": [0, 1, 2]}, "different lengths .*yaw_deg: 2, pitch_deg: 3"),

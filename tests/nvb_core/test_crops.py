@@ -24,12 +24,14 @@ def test_an_upright_mask_is_exact() -> None:
     expected = torch.zeros(8, 10)
     expected[2:6, 3:7] = 1
     assert torch.equal(mask, expected)
+    assert torch.equal(crop_mask(CropBox(5, 4, 3), 10, 8), expected)  # whose sides run through pixels' centres
+    assert torch.equal(crop_mask(CropBox(5, 4, 4.5), 10, 8), expected)
 
 
 def test_a_painted_face_is_its_bounding_square() -> None:
     mask = torch.zeros(100, 120)
     mask[20:60, 50:70] = 0.8
-    mask[5, 5] = 0.3  # too faint
+    mask[5, 5] = 0.5  # too faint
     assert box_of_mask(mask) == default_box(FaceBox(40, 20, 40))
     with pytest.raises(ImageError, match="nothing is painted"):
         box_of_mask(mask * 0.5)
@@ -44,12 +46,15 @@ def test_padding_keeps_the_centre() -> None:
 def test_typed_boxes() -> None:
     assert parse_box("") is parse_box("  ") is None
     assert parse_box("1, 2,3.5") == FaceBox(1, 2, 3.5)
+    assert parse_box("0,0,1") == FaceBox(0, 0, 1)
     assert box_in_photo(FaceBox(10, 10, 40), 50, 50) == default_box(FaceBox(10, 10, 40))
     with pytest.raises(ConfigError, match="leaves the photo of 50×49"):
         box_in_photo(FaceBox(10, 10, 40), 50, 49)
+    with pytest.raises(ConfigError, match="leaves the photo of 49×50"):
+        box_in_photo(FaceBox(10, 10, 40), 49, 50)
 
 
-@pytest.mark.parametrize("text", ["1,2", "1,2,3,4", "a,b,c", "1,2,nan", "-1,0,5", "1,2,0"])
+@pytest.mark.parametrize("text", ["1,2", "1,2,3,4", "a,b,c", "1,2,nan", "-1,0,5", "0,-1,5", "1,2,0"])
 def test_a_text_that_is_no_box_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=r'write "x,y,size"'):
         parse_box(text)

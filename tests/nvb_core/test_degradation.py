@@ -192,9 +192,25 @@ def test_bad_ranges(bad: dict[str, Any]) -> None:
         PassRanges(**bad)
 
 
-def test_empty_mix() -> None:
-    with pytest.raises(ConfigError, match="positive weight"):
-        DegradationMix(())
+def test_a_mix_has_parts_of_positive_weight() -> None:
+    for parts in ((), ((0.0, DegradationRanges()), (1.0, DegradationRanges()))):
+        with pytest.raises(ConfigError, match="positive weight"):
+            DegradationMix(parts)
+
+
+def test_every_stage_alone_is_a_change() -> None:
+    assert Degradation().is_identity
+    for order in (
+        DegradationPass(blur=BlurKernel("gaussian", 7)),
+        DegradationPass(scale=0.5),
+        DegradationPass(noise=Noise("gaussian", 1.0, False)),
+        DegradationPass(jpeg_quality=90),
+    ):
+        assert not order.is_identity
+        assert not Degradation(first=order).is_identity
+        assert not Degradation(second=order).is_identity
+    assert not Degradation(final_scale=0.5).is_identity
+    assert not Degradation(final_sinc=BlurKernel("sinc", 7, cutoff_rad=2.0)).is_identity
 
 
 # --- JSON ---
@@ -211,14 +227,17 @@ def test_json_round_trip(seed: int, preset: str) -> None:
     ("path", "value", "complaint"),
     [
         (("final_scale",), 0, "final_scale"),
+        (("final_scale",), 1.01, "final_scale"),
         (("final_scale",), math.nan, "final_scale"),
         (("final_scale",), "half", "final_scale"),
         (("noise_seed",), -1, "noise_seed"),
+        (("noise_seed",), 2**63, "noise_seed"),
         (("surprise",), 1, "surprise"),
         (("first",), 3, "DegradationPass"),
-        (("first", "scale"), 9, "scale"),
+        (("first", "scale"), 4.01, "scale"),
         (("first", "resize_filter"), "magic", "magic"),
         (("first", "jpeg_quality"), 0, "JPEG quality"),
+        (("first", "jpeg_quality"), 101, "JPEG quality"),
         (("first", "jpeg_quality"), 50.5, "JPEG quality"),
         (("first", "blur", "size_px"), 8, "odd"),
         (("first", "blur", "kind"), "box", "box"),

@@ -30,6 +30,28 @@ def test_only_an_untrained_unet_gets_a_position() -> None:
         assert type(build_unet(SD21).conv_in) is torch.nn.Conv2d
 
 
+def test_unet_has_stable_diffusions_shape() -> None:
+    with torch.device("meta"):
+        settings = build_unet(SD21).config
+    expected = {
+        "sample_size": SD21.latent_size,
+        "in_channels": 4,
+        "out_channels": 4,
+        "down_block_types": (*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", *["CrossAttnUpBlock2D"] * 3),
+        "block_out_channels": (320, 640, 1280, 1280),
+        "layers_per_block": 2,
+        "attention_head_dim": (5, 10, 20, 20),
+        "cross_attention_dim": 1024,
+        "use_linear_projection": True,
+        "norm_num_groups": 32,
+    }
+    assert {key: settings[key] for key in expected} == expected
+    with torch.device("meta"):
+        shallow = build_unet(replace(SD21, unet=replace(SD21.unet, layers_per_block=1)))
+    assert shallow.config["layers_per_block"] == 1
+
+
 def test_scheduler_has_stable_diffusions_settings() -> None:
     settings = build_scheduler(SD21.schedule).config
     expected = {

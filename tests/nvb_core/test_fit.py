@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nvb_core import fit
 from nvb_core.cameras import Cameras
 from nvb_core.config import tiny_config
 from nvb_core.errors import ConfigError
@@ -71,6 +72,46 @@ def test_the_first_step_goes_down_the_gradient(model: NVBModel, features: TimeCo
     expected = -RATE * grid.grad / (grid.grad.abs() + epsilon)
     torch.testing.assert_close(fitted[:1] - plain[:1], expected, atol=1e-5, rtol=1e-3)
     assert float(expected.abs().max()) > 0.5 * RATE
+
+
+def test_later_steps_are_adams_at_a_falling_rate(model: NVBModel, features: TimeConditioned) -> None:
+    plain, fitted = (build_grid(model, features, CAMERAS, steps).at(TIMESTEP) for steps in (0, 3))
+    matrices = [m[:1, None].float() for m in (CAMERAS.cam2world, CAMERAS.intrinsics)]
+    target = normalised_features(features.at(TIMESTEP)[:1])
+    grid, epsilon = plain[:1].clone(), 0.0
+    mean, square = torch.zeros_like(grid), torch.zeros_like(grid)
+    rates = (0.03, 0.022, 0.014)  # evenly down from the first, not quite to a fifth of it
+    for step, rate in enumerate(rates, start=1):
+        grid = grid.detach().requires_grad_(True)
+        views = model.view.view_features(grid, *matrices, torch.tensor([TIMESTEP]))
+        (gradient,) = torch.autograd.grad(F.mse_loss(normalised_features(views), target), grid)
+        epsilon = epsilon or 0.3 * float(gradient.square().mean().sqrt())
+        mean, square = 0.9 * mean + 0.1 * gradient, 0.999 * square + 0.001 * gradient.square()
+        grid = grid - rate * mean / (1 - 0.9**step) / ((square / (1 - 0.999**step)).sqrt() + epsilon)
+    torch.testing.assert_close(fitted[:1], grid.detach(), atol=2e-5, rtol=1e-3)
+
+
+def test_a_grid_that_no_gradient_reaches_stays(model: NVBModel, features: TimeConditioned) -> None:
+    model.view.aggregator.proj_out.weight.data.zero_()
+    plain, fitted = (build_grid(model, features, CAMERAS, steps).at(TIMESTEP) for steps in (0, 2))
+    assert torch.equal(fitted, plain)
+
+
+def test_the_correction_is_sought_once(
+    model: NVBModel, features: TimeConditioned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def correct(model: NVBModel, weights: dict[str, Tensor], grid: Tensor, *_: object) -> Tensor:
+        calls.append(grid.shape)
+        return torch.zeros_like(grid[None])
+
+    monkeypatch.setattr(fit, "_correct", correct)
+    fitted = build_grid(model, features, CAMERAS, 3)
+    assert not calls
+    for timestep in (999, TIMESTEP, 0):
+        fitted.at(timestep)
+    assert len(calls) == 2  # one for each face
 
 
 def test_the_operator_samples_the_frustum(model: NVBModel) -> None:

@@ -49,6 +49,15 @@ def test_points_are_the_pinhole_rays() -> None:
     torch.testing.assert_close(points.double(), reference_points(CAMERAS, 4, 5), rtol=0, atol=2e-6)
 
 
+def test_each_axis_has_its_own_intrinsics() -> None:
+    intrinsics = torch.tensor([[[4.0, 0, 0.45], [0, 5.0, 0.53], [0, 0, 1]]], dtype=torch.float64)
+    camera = Cameras(CAMERAS[1].cam2world, intrinsics)
+    points = frustum_points(camera.cam2world, camera.intrinsics, EXTENT, 4, 5)
+    torch.testing.assert_close(points.double(), reference_points(camera, 4, 5), rtol=0, atol=2e-6)
+    _, from_vector = matrices_from_vector(camera.to_vector())
+    torch.testing.assert_close(from_vector.double(), intrinsics, rtol=0, atol=1e-6)
+
+
 def test_frontal_camera_closed_form() -> None:
     camera = Cameras.from_angles(0)
     points = frustum_points(camera.cam2world, camera.intrinsics, EXTENT, DEPTH, SIZE)[0].double()

@@ -44,14 +44,47 @@ def test_a_scale_gives_distance_and_the_viewer_s_field_of_view() -> None:
     assert angles(camera_from_load3d(new | {"cameraType": "orthographic"}, 5))[4] == pytest.approx(DEFAULT_FOV_DEG)
 
 
+def test_without_a_scale_the_viewer_s_field_of_view_does_not_count() -> None:
+    assert angles(camera_from_load3d(OLD | {"fov": 35, "zoom": 2}))[4] == pytest.approx(DEFAULT_FOV_DEG)
+
+
+def test_what_is_null_is_as_if_it_were_not_there() -> None:
+    empty = OLD | {"zoom": None, "aspect": None, "fov": None, "quaternion": None}
+    assert angles(camera_from_load3d(empty, 5)) == pytest.approx(angles(camera_from_load3d(OLD, 5)))
+
+
+def test_a_small_scene_has_directions_too() -> None:
+    near = OLD | {"position": {"x": 1e-4, "y": 0, "z": 1e-4}}
+    assert angles(camera_from_load3d(near)) == pytest.approx([45, 0, 0, RADIUS, DEFAULT_FOV_DEG])
+
+
+def test_the_field_of_view_written_is_the_vertical_one() -> None:
+    camera = Cameras.from_angles(0, fov_deg=30)
+    intrinsics = camera.intrinsics.clone()
+    intrinsics[:, 0, 0] *= 2
+    assert camera_to_load3d(Cameras(camera.cam2world, intrinsics))["fov"] == pytest.approx(30)
+
+
 def test_a_quaternion_brings_the_roll() -> None:
     # three.js: no rotation looks along -z with y up; a quarter turn about z rolls the camera to its left.
     frontal = OLD | {"position": {"x": 0, "y": 0, "z": 3}}
     upright = camera_from_load3d(frontal | {"quaternion": {"x": 0, "y": 0, "z": 0, "w": 1}})
     torch.testing.assert_close(upright.cam2world, Cameras.from_angles(0).cam2world)
     quarter = {"x": 0, "y": 0, "z": math.sqrt(0.5), "w": math.sqrt(0.5)}
-    rolled = camera_from_load3d(frontal | {"quaternion": quarter})
-    torch.testing.assert_close(rolled.cam2world, Cameras.from_angles(0, roll_deg=90).cam2world)
+    for length in (1, 5, 1e-4):
+        scaled = {axis: length * value for axis, value in quarter.items()}
+        rolled = camera_from_load3d(frontal | {"quaternion": scaled})
+        torch.testing.assert_close(rolled.cam2world, Cameras.from_angles(0, roll_deg=90).cam2world)
+
+
+@pytest.mark.parametrize("axis", ["x", "y", "z"])
+def test_exact_half_turns(axis: str) -> None:
+    turned = torch.tensor([1.0 if name == axis else -1.0 for name in "xyz"], dtype=torch.float64)  # of the axes
+    cam2world = torch.eye(4, dtype=torch.float64)
+    cam2world[:3, :3] = torch.diag(turned * torch.tensor([1, -1, -1]))  # from OpenGL's axes to OpenCV's
+    cam2world[2, 3] = RADIUS * float(turned[2])
+    camera = Cameras(cam2world[None], Cameras.from_angles(0).intrinsics)
+    assert camera_to_load3d(camera)["quaternion"] == {name: float(name == axis) for name in "xyzw"}
 
 
 @pytest.mark.parametrize("roll_deg", [0, 30, 180, -170])
@@ -66,6 +99,7 @@ def test_there_and_back_again_is_the_same_camera(
     torch.testing.assert_close(back.cam2world, camera.cam2world, atol=1e-9, rtol=0)
     torch.testing.assert_close(back.intrinsics, camera.intrinsics, atol=1e-9, rtol=0)
     assert sum(v**2 for v in info["quaternion"].values()) == pytest.approx(1)
+    assert info["quaternion"]["w"] >= 0
 
 
 def test_the_frontal_camera_is_the_viewer_s_default_rotation() -> None:
@@ -74,6 +108,7 @@ def test_the_frontal_camera_is_the_viewer_s_default_rotation() -> None:
     assert info["quaternion"] == pytest.approx({"x": 0, "y": 0, "z": 0, "w": 1})
     assert info["fov"] == pytest.approx(DEFAULT_FOV_DEG)
     assert OLD.keys() <= info.keys()
+    assert (info["zoom"], info["aspect"], info["cameraType"]) == (1, 1, "perspective")
 
 
 @pytest.mark.parametrize(
@@ -87,9 +122,12 @@ def test_the_frontal_camera_is_the_viewer_s_default_rotation() -> None:
         (OLD | {"position": OLD["target"]}, 0, "same point"),
         (OLD | {"quaternion": {"x": 0, "y": 0, "z": 0, "w": 0}}, 0, "quaternion: all zero"),
         (OLD | {"quaternion": [0, 0, 0, 1]}, 0, "quaternion: expected an object with x, y, z, w"),
+        (OLD | {"position": {"x": True, "y": 0, "z": 0}}, 0, "position.x: expected a finite number"),
         (OLD | {"fov": 180}, 1, "fov 180"),
+        (OLD | {"fov": 0}, 1, "fov 0"),
         (OLD | {"zoom": -1}, 1, "zoom -1"),
         (OLD, -1, "scene_scale -1"),
+        (OLD, math.inf, "scene_scale inf"),
         (OLD, 100, "outside the head"),
     ],
 )
@@ -101,5 +139,6 @@ def test_a_dictionary_that_is_no_camera_is_one_error(info: Any, scale: float, sa
 def test_a_viewer_takes_one_camera() -> None:
     with pytest.raises(CameraError, match="2 cameras; a viewer has exactly 1"):
         camera_to_load3d(Cameras.from_angles([0, 1]))
-    with pytest.raises(CameraError, match="scene_scale 0"):
-        camera_to_load3d(Cameras.from_angles(0), 0)
+    for scale in (0, math.inf):
+        with pytest.raises(CameraError, match=f"scene_scale {scale}"):
+            camera_to_load3d(Cameras.from_angles(0), scale)

@@ -7,7 +7,16 @@ from torch import nn
 
 from nvb_core.config import SD15, SD21, ModelConfig
 from nvb_core.denoiser import build_unet
-from nvb_core.lora import RANK, adaptable, add_adapters, base_name, is_trained, merged_state, trained_state
+from nvb_core.lora import (
+    RANK,
+    adaptable,
+    adapter_layers,
+    add_adapters,
+    base_name,
+    is_trained,
+    merged_state,
+    trained_state,
+)
 from tests.nvb_core.test_backbone import PRESETS
 
 
@@ -52,7 +61,7 @@ def test_every_layer_but_attn2_is_adapted(config: ModelConfig) -> None:
 
 
 def test_adapters_start_without_effect_and_add_their_rank(unet: UNet2DConditionModel) -> None:
-    before = predict(unet)
+    before, names = predict(unet), list(unet.state_dict())
     shapes = {name: module.weight.shape for name, module in unet.named_modules() if name in set(adaptable(unet))}
     add_adapters(unet)
     torch.testing.assert_close(predict(unet), before)
@@ -64,8 +73,23 @@ def test_adapters_start_without_effect_and_add_their_rank(unet: UNet2DConditionM
         assert (up == 0).all()
         assert down.std() > 0
     attn2 = {name for name in state if "attn2" in name}
+    assert attn2 == {name for name in names if ".attn2." in name}
+    assert attn2
     assert len(state) - len(attn2) == 2 * len(shapes)
     assert not any("lora" in name for name in attn2)
+
+
+def test_a_layers_change_is_the_product_of_its_factors(unet: UNet2DConditionModel) -> None:
+    before = {name: value.clone() for name, value in unet.state_dict().items()}
+    names = adaptable(unet)
+    add_adapters(unet, rank=2)
+    stir(unet)
+    merged, layers = merged_state(unet), adapter_layers(trained_state(unet))
+    assert sorted(layers) == sorted(names)
+    for name, (down, up) in layers.items():
+        weight = before[f"{name}.weight"]
+        change = (up.flatten(1) @ down.flatten(1)).view_as(weight)
+        torch.testing.assert_close(merged[f"{name}.weight"], weight + change)
 
 
 def test_only_adapters_and_attn2_learn(unet: UNet2DConditionModel) -> None:

@@ -13,14 +13,16 @@ from PIL import Image
 
 from nvb_core.align import CropBox
 from nvb_core.cameras import Cameras
-from nvb_core.errors import OutputError
+from nvb_core.errors import OccupiedError, OutputError
 from nvb_core.outputs import (
     FaceResult,
     camera_records,
     is_finished,
+    may_replace,
     other_source,
     ping_pong,
     read_manifest,
+    remove_face,
     video_size,
     view_name,
     write_face,
@@ -107,6 +109,7 @@ def test_video_plays_everywhere_and_says_where_it_comes_from(folder: Path) -> No
     stream = next(line for line in decoded.stderr.decode().splitlines() if "Video: h264" in line)
     assert "yuv420p" in stream
     assert "256x256" in stream
+    assert "15 fps" in stream
     frames = np.frombuffer(decoded.stdout, np.uint8).reshape(-1, 256, 256, 3)
     assert len(frames) == 4  # 3 there, 1 back
     assert abs(int(frames[0].mean()) - 128) <= 2
@@ -153,6 +156,28 @@ def test_finished_means_same_request_and_all_files(folder: Path) -> None:
 def test_not_finished_when_a_file_is_gone(folder: Path, name: str) -> None:
     (folder / name).unlink()
     assert not is_finished(folder, REQUEST)
+
+
+def test_records_are_rounded_to_a_millionth() -> None:
+    [record] = camera_records(Cameras.from_angles(12.3456789, -5.00000049))
+    assert (record.yaw_deg, record.pitch_deg) == (12.345679, -5.0)
+
+
+def test_only_what_was_written_may_be_replaced(folder: Path) -> None:
+    assert not may_replace(folder / "views")  # no result
+    for name in (".DS_Store", "Thumbs.db"):
+        (folder / "views" / name).touch()
+    (folder / "views" / "empty").mkdir()
+    assert may_replace(folder)
+    (folder / "views" / "mine.png").touch()
+    with pytest.raises(OccupiedError, match=r"mine\.png: isn't of nvb-face"):
+        may_replace(folder)
+
+
+def test_removing_a_result_leaves_other_files(folder: Path) -> None:
+    (folder / "notes.txt").touch()
+    remove_face(folder)
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
 
 
 def test_another_photos_result_is_told_by_its_hash(folder: Path) -> None:

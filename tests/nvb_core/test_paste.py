@@ -50,6 +50,19 @@ def test_without_feather_exactly_the_crop_changes(roll: float) -> None:
     assert torch.equal(pasted[:, ~inside], photo[:, ~inside])
 
 
+def test_without_feather_the_border_is_of_the_crop() -> None:
+    box = CropBox(40.0, 30.0, 19.0)  # whose sides run through pixels' centres
+    pasted = paste_faces(torch.zeros(1, 3, HEIGHT, WIDTH), torch.ones(1, 3, 8, 8), crops(box), 0.0)[0]
+    torch.testing.assert_close(pasted, crop_mask(box, WIDTH, HEIGHT).expand(3, -1, -1))
+    assert float(pasted[0].sum()) == pytest.approx(20 * 20)
+
+
+def test_sharp_edges_stay_in_range() -> None:
+    face = torch.where(torch.arange(8) < 4, -1.0, 1.0).expand(1, 3, 8, 8)
+    pasted = paste_faces(torch.zeros(1, 3, HEIGHT, WIDTH), face, crops(CropBox(40, 30, 40)), 0.0)
+    assert (float(pasted.min()), float(pasted.max())) == (-1, 1)  # bicubic weights alone go beyond both
+
+
 def test_feather_fades_evenly_to_the_border() -> None:
     photo, box = torch.zeros(1, 3, HEIGHT, WIDTH), CropBox(40.0, 30.0, 40.0)
     row = paste_faces(photo, torch.ones(1, 3, 40, 40), crops(box), 0.25)[0, 0, 30]  # of the photo; the crop is 20–60
@@ -58,7 +71,8 @@ def test_feather_fades_evenly_to_the_border() -> None:
     assert torch.allclose(row[30:50], torch.ones(20))
     rise = row[20:30]
     assert (rise.diff() > 0).all()
-    torch.testing.assert_close(rise, 1 - rise.flip(0), rtol=0, atol=1e-5)  # halfway up in its middle
+    way = torch.arange(0.05, 1, 0.1)
+    torch.testing.assert_close(rise, 3 * way**2 - 2 * way**3, rtol=0, atol=1e-5)
     torch.testing.assert_close(row, row.flip(0), rtol=0, atol=1e-5)
 
 
@@ -80,6 +94,17 @@ def test_detail_that_the_photo_has_no_pixels_for_is_averaged() -> None:
     box = CropBox(40, 30, 32)
     pasted = paste_faces(torch.zeros(1, 3, HEIGHT, WIDTH), checkers.expand(1, 3, -1, -1), crops(box), 0.0)
     assert pasted.abs().max() < 0.05
+    lines = torch.where(torch.arange(256) % 8 == 3, 1.0, -1.0)  # an eighth of all columns, eight to a photo's pixel
+    pasted = paste_faces(torch.zeros(1, 3, HEIGHT, WIDTH), lines.expand(1, 3, 256, -1), crops(box), 0.0)
+    inner = pasted[..., 20:40, 30:50]
+    torch.testing.assert_close(inner, torch.full_like(inner, -0.75), rtol=0, atol=0.05)
+
+
+def test_faces_of_another_precision_are_taken() -> None:
+    photo, face = torch.zeros(1, 3, HEIGHT, WIDTH), torch.full((1, 3, 8, 8), 0.5, dtype=torch.float64)
+    pasted = paste_faces(photo, face, crops(CropBox(40, 30, 20)), 0.0)
+    assert pasted.dtype == torch.float32
+    assert float(pasted[0, 0, 30, 40]) == pytest.approx(0.5)
 
 
 def test_a_crop_outside_the_photo_changes_nothing() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -7,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from nvb_core.errors import ImageError
 from nvb_core.provenance import (
@@ -17,6 +19,7 @@ from nvb_core.provenance import (
     mp4_arguments,
     png_info,
     read_png,
+    source_name,
 )
 
 RECORD = Provenance(
@@ -52,6 +55,27 @@ def test_png_says_ai_generated_in_plain_words_and_as_iptc(tmp_path: Path) -> Non
     body = text["XML:com.adobe.xmp"].removeprefix("\ufeff")
     ElementTree.fromstring(body)  # noqa: S314
     assert DIGITAL_SOURCE_TYPE in body
+
+
+def test_the_statement_for_people() -> None:
+    assert RECORD.statement == (
+        "AI-generated image: NVB-Face 0.1.0, model mini, seed 7, from Zoë \u5199\u771f.jpg (sha256 cdcdcdcdcdcdcdcd). "
+        "Not a photograph."
+    )
+    assert "Zoë \u5199\u771f.jpg" in RECORD.to_json()
+
+
+def test_file_names_that_are_not_text() -> None:
+    assert source_name(Path("photos", os.fsdecode(b"Zo\xeb.jpg"))) == "Zo?.jpg"
+    assert source_name(Path("photos/Zoë.jpg")) == "Zoë.jpg"
+
+
+def test_a_record_with_a_camera_that_is_none(tmp_path: Path) -> None:
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt("nvb-face", json.dumps(json.loads(RECORD.to_json()) | {"camera": {"yaw_deg": 1}}))
+    Image.new("RGB", (8, 8)).save(tmp_path / "odd.png", pnginfo=info)
+    with pytest.raises(ImageError, match="can't read its provenance record"):
+        read_png(tmp_path / "odd.png")
 
 
 def test_png_without_a_record(tmp_path: Path) -> None:

@@ -352,3 +352,16 @@ def test_decoding_in_chunks(tiny_model: NVBModel) -> None:
     assert whole.shape == (5, 3, 32, 32)
     assert whole.abs().max() <= 1
     torch.testing.assert_close(decode_latents(tiny_model, latents, 2), whole, rtol=0, atol=1e-4)
+
+
+def test_decoding_in_chunks_of_the_asked_size(tiny_model: NVBModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+
+    def decode(latents: Tensor) -> Tensor:
+        sizes.append(len(latents))
+        return torch.zeros(len(latents), 3, 32, 32)
+
+    monkeypatch.setattr(tiny_model.vae, "decode", decode)
+    for views_per_chunk in (0, 2):  # the first is automatic
+        decode_latents(tiny_model, torch.zeros(5, *LATENT), views_per_chunk)
+    assert sizes == [5, 2, 2, 1]

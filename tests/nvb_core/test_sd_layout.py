@@ -16,6 +16,7 @@ from nvb_core.sd_layout import (
     VAE_PREFIX,
     from_original_shape,
     original_unet_name,
+    original_vae_name,
     to_original_shape,
     unet_names,
     vae_names,
@@ -105,3 +106,11 @@ def test_shapes_round_trip() -> None:
 def test_what_stable_diffusion_lacks_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="isn't a tensor of Stable Diffusion"):
         original_unet_name(name, SD21.unet)
+
+
+def test_a_shortcut_of_the_autoencoder_has_the_original_files_name() -> None:
+    # diffusers would read its own name as well, other programs would not
+    assert (
+        original_vae_name("decoder.up_blocks.2.resnets.0.conv_shortcut.weight", SD21.vae)
+        == "decoder.up.1.block.0.nin_shortcut.weight"
+    )

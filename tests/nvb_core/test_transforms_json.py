@@ -51,6 +51,7 @@ def test_points_land_on_the_pixels_that_our_cameras_put_them_on() -> None:
     points = torch.tensor([[0.1, 0.2, 0.3], [-0.2, 0.05, 0.1]], dtype=torch.float64)
     ours = cameras.project(points) * torch.tensor([WIDTH, HEIGHT])  # (N, M, 2)
     written = json.loads(json.dumps(transforms_object(cameras, ["a", "b", "c"], WIDTH, HEIGHT)))
+    assert (written["w"], written["h"]) == (WIDTH, HEIGHT)
     for frame, expected in zip(written["frames"], ours.tolist(), strict=True):
         found = [project(frame, written, point) for point in points.numpy()]
         np.testing.assert_allclose(found, expected, atol=1e-9)

@@ -51,6 +51,24 @@ def test_grid_axes_are_z_y_x() -> None:
     torch.testing.assert_close(grid[0, :, 3, 1, 2], expected)
 
 
+def test_blocks_that_add_nothing_leave_the_queries() -> None:
+    volume = FeatureVolume(CHANNELS, GRID, blocks=2, heads=2, size=CELLS)
+    for layer in (m for m in volume.blocks.modules() if isinstance(m, torch.nn.Linear)):
+        start_constant_(layer)
+    grid = volume(torch.randn(1, CHANNELS, CELLS, CELLS), torch.zeros(1, 16), T)
+    expected = F.layer_norm(volume.queries, (CHANNELS,)).mT.reshape(1, CHANNELS, GRID, GRID, GRID)
+    torch.testing.assert_close(grid, expected)
+
+
+def test_the_scale_of_features_does_not_matter(view: ViewTransform, features: torch.Tensor) -> None:
+    vector, t = CAMERAS[:2].to_vector(), torch.tensor([100, 100])
+    grid = view.volume(features, vector, t)
+    torch.testing.assert_close(view.volume(3 * features + 1, vector, t), grid, rtol=0, atol=1e-3)
+    torch.testing.assert_close(
+        view.camera_predictor(3 * features + 1), view.camera_predictor(features), rtol=0, atol=1e-3
+    )
+
+
 def test_grid_depends_on_features_camera_and_time(view: ViewTransform, features: torch.Tensor) -> None:
     vector = CAMERAS[:2].to_vector()
     t = torch.tensor([100, 100])
@@ -75,10 +93,13 @@ def test_aggregator_is_the_mean_over_depth_when_its_block_adds_nothing() -> None
     for layer in (m for m in aggregator.blocks.modules() if isinstance(m, torch.nn.Linear)):
         start_constant_(layer)
     frustum = torch.randn(1, CHANNELS, DEPTH, CELLS, CELLS)
-    inside = torch.ones(1, DEPTH, CELLS, CELLS, dtype=torch.bool)
-    output = aggregator(frustum, inside, T)
+    torch.nn.init.normal_(aggregator.outside)
     row, column = 1, 2
+    inside = torch.ones(1, DEPTH, CELLS, CELLS, dtype=torch.bool)
+    inside[0, 3, row, column] = False
+    output = aggregator(frustum, inside, T)
     rays = aggregator.proj_in(frustum[0, :, :, row, column].mT) + aggregator.position[0, :, row * CELLS + column]
+    rays[3] = rays[3] + aggregator.outside
     expected = aggregator.proj_out(F.layer_norm(rays.mean(dim=0), (8,)))
     torch.testing.assert_close(output[0, :, row, column], expected)
 

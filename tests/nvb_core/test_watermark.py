@@ -51,6 +51,20 @@ def test_strength_scales_the_change() -> None:
     assert not none.any()
 
 
+@pytest.mark.parametrize(
+    ("height", "width", "box"),
+    [
+        (512, 512, (441, 413, 56, 84)),
+        (96, 200, (81, 179, 12, 18)),
+        (200, 96, (185, 75, 12, 18)),
+        (17, 17, (4, 0, 12, 17)),
+        (8, 8, (0, 0, 8, 8)),
+    ],
+)
+def test_place_of_the_mark(height: int, width: int, box: tuple[int, int, int, int]) -> None:
+    assert watermark_box(height, width) == box
+
+
 def test_tiny_images_are_covered_not_refused() -> None:
     assert add_watermark(torch.zeros(1, 3, 8, 8)).shape == (1, 3, 8, 8)
 
@@ -61,7 +75,7 @@ def test_strength_out_of_range(strength: float) -> None:
         add_watermark(torch.zeros(1, 3, 64, 64), strength)
 
 
-@pytest.mark.parametrize("shape", [(3, 64, 64), (1, 4, 64, 64)])
+@pytest.mark.parametrize("shape", [(3, 64, 64), (2, 3, 64), (1, 4, 64, 64)])
 def test_wrong_shape(shape: tuple[int, ...]) -> None:
     with pytest.raises(ConfigError, match="shape"):
         add_watermark(torch.zeros(shape))

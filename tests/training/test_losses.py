@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
-from training.losses import feature_losses, gradient_l1
+from training.losses import feature_losses, gradient_l1, psnr_db
 
 
 def test_gradient_l1_of_a_ramp() -> None:
@@ -59,3 +61,14 @@ def test_feature_losses_lead_to_the_target() -> None:
         sum(feature_losses(predicted, target)).backward()
         optimizer.step()
     assert sum(feature_losses(predicted, target)) < 1e-2 * start
+
+
+def test_psnr_is_against_a_range_of_two() -> None:
+    image = torch.rand(2, 3, 4, 4) - 0.5
+    assert psnr_db(image + 0.5, image) == pytest.approx(10 * math.log10(2**2 / 0.5**2), abs=1e-4)
+    assert psnr_db(image, image) == pytest.approx(10 * math.log10(4e10), abs=1e-4)  # of equal pictures, finite
+
+
+def test_psnr_of_half_precision_is_that_of_its_values() -> None:
+    output, target = torch.rand(2, 1, 3, 8, 8, generator=torch.Generator().manual_seed(0)).bfloat16().unbind(0)
+    assert psnr_db(output, target) == psnr_db(output.float(), target.float())

@@ -68,6 +68,10 @@ def test_readings_of_views_and_inputs(make_face: Callable[[int], BenchmarkFace])
     assert found.generated_embedding == pytest.approx((0.6, 0.8, 0.0), abs=3e-3)
 
 
+def test_the_mean_of_embeddings_is_a_direction() -> None:
+    assert judged._mean(torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])) == (0.70711, 0.70711, 0.0)
+
+
 def scores(true: tuple[float, ...] | None, generated: tuple[float, ...] | None) -> IdentityScores:
     return IdentityScores(
         seed=0,
@@ -92,9 +96,13 @@ def test_margin_is_over_the_nearest_of_the_others() -> None:
     assert margins == pytest.approx([0.8 - 0.6, 1.0 - 0.0, -0.6 - 0.8])
     true_margins = [item.true_identity_margin for item in with_margins(people)]
     assert true_margins == pytest.approx([1.0 - 0.0, 1.0 - 0.0, 1.0 - 0.0])
+    opposite = [scores((1.0, 0.0), (1.0, 0.0)), scores((-1.0, 0.0), (-1.0, 0.0))]
+    assert [item.identity_margin for item in with_margins(opposite)] == pytest.approx([2.0, 2.0])
 
 
 def test_no_margin_without_others_or_readings() -> None:
     [alone] = with_margins([scores((1.0, 0.0), (1.0, 0.0))])
     assert alone.identity_margin is None
-    assert [s.identity_margin for s in with_margins([scores(None, None), scores((1.0,), (1.0,))])] == [None, None]
+    whole = scores((1.0,), (1.0,))
+    for partial in (scores(None, None), scores(None, (1.0,)), scores((1.0,), None)):
+        assert [s.identity_margin for s in with_margins([partial, whole])] == [None, None]

@@ -116,6 +116,11 @@ def test_ms_ssim_agrees_with_scipy() -> None:
     assert ms_ssim(targets, targets).tolist() == pytest.approx([1] * 3)
 
 
+def test_ms_ssim_of_negatives_is_zero() -> None:
+    _, targets = noisy_pair()
+    assert ms_ssim(-targets, targets).tolist() == [0, 0, 0]
+
+
 def test_gmsd_agrees_with_scipy() -> None:
     images, targets = noisy_pair()
     for image, target, found in zip(images, targets, gmsd(images, targets).tolist(), strict=True):
@@ -231,6 +236,19 @@ def test_only_pixels_inside_both_regions_count() -> None:
     _, visible = warp(source, target)
     assert not bool((visible & ~(left & top)).any())
     assert bool(visible[1 : SIZE // 2 - 1, 1 : SIZE // 2 - 1].all())
+
+
+def test_all_pixels_read_must_lie_in_the_sources_region() -> None:
+    front = Cameras.from_angles(0.0)
+    cam2world = front.cam2world.clone()
+    cam2world[0, 0, 3] += 0.25 / SIZE * RADIUS / FOCAL  # a quarter of a pixel on the plane z = 0
+    depth, region = torch.full((SIZE, SIZE), RADIUS), ALL.clone()
+    region[:, 30:] = False
+    source = PosedView(torch.zeros(3, SIZE, SIZE), depth, region, front)
+    target = PosedView(torch.zeros(3, SIZE, SIZE), depth, ALL, Cameras(cam2world, front.intrinsics))
+    _, visible = warp(source, target)
+    assert bool(visible[:, :29].all())
+    assert not bool(visible[:, 29:].any())  # column 29 reads 30, too
 
 
 def test_background_does_not_count() -> None:

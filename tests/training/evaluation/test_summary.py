@@ -10,7 +10,16 @@ import torch
 from training.evaluation.distributions import SetFeatures, frechet_distance, kernel_distance
 from training.evaluation.metrics import CameraErrors
 from training.evaluation.scores import IdentityScores, ViewScores
-from training.evaluation.summary import MEASURES, Figure, Measure, summarize, summarize_measure, summarize_sets
+from training.evaluation.summary import (
+    MEASURES,
+    Figure,
+    Measure,
+    cells,
+    mean_interval,
+    summarize,
+    summarize_measure,
+    summarize_sets,
+)
 
 VIEW = ViewScores(
     yaw_deg=10,
@@ -143,6 +152,27 @@ def test_bars() -> None:
         assert len(missed) == 1, change
 
 
+def test_bars_include_their_edge_and_can_be_taken_away() -> None:
+    for bar in ({"at_least": 3.0}, {"at_most": 3.0}):
+        figure = Figure(Measure("x", "x", "", lambda _: (3, 1), **bar), 3.0, 3.0, 3.0, 1)
+        assert figure.passed is True
+        assert figure.without_bar() == replace(figure, measure=figure.without_bar().measure)
+        assert (figure.without_bar().passed, figure.without_bar().measure.bar) == (None, "")
+
+
+@pytest.mark.parametrize(
+    ("unit", "value", "shown"),
+    [("dB", 26.1251, "26.13 dB"), ("", 0.6514, "0.651"), ("°", 2.25, "2.25°"), ("%", 3.0, "3.00 %")],
+)
+def test_cells(unit: str, value: float, shown: str) -> None:
+    measure = Measure("x", "label", unit, lambda _: (0, 1), at_least=1.5)
+    digits = 3 if unit == "" else 2
+    interval = f"{1:.{digits}f} – {30:.{digits}f}"
+    assert cells(Figure(measure, value, 1.0, 30.0, 2)) == ("label", shown, interval, ">= 1.5")
+    assert cells(Figure(measure, value, None, None, 2)) == ("label", shown, "", ">= 1.5")
+    assert cells(Figure(measure, None, None, None, 0)) == ("label", "nothing to measure", "", ">= 1.5")
+
+
 def test_one_identity_has_no_spread() -> None:
     for figure in summarize([SCORES]):
         assert figure.low == figure.value == figure.high
@@ -152,6 +182,7 @@ def test_nothing_to_measure() -> None:
     [figure] = [f for f in summarize([replace(SCORES, pair_psnr=None)]) if f.measure.key == "pair_psnr"]
     assert (figure.value, figure.low, figure.high, figure.identities) == (None, None, None, 0)
     assert figure.passed is False
+    assert named(summarize([replace(SCORES, views=())]))["psnr"].value is None
 
 
 def test_interval_agrees_with_the_normal_one() -> None:
@@ -163,6 +194,7 @@ def test_interval_agrees_with_the_normal_one() -> None:
     assert figure.value == pytest.approx(values.mean())
     assert figure.low == pytest.approx(values.mean() - half, abs=0.1 * half)
     assert figure.high == pytest.approx(values.mean() + half, abs=0.1 * half)
+    assert mean_interval(values) == pytest.approx((figure.low, figure.high))
     assert figure.passed is None
     assert summarize_measure(measure, scores) == figure  # resampling is seeded
 
