@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from nvb_core.model import NVBModel
 from training.evaluation.benchmark import Benchmark, BenchmarkFace, BenchmarkSettings
 from training.evaluation.measure import MeasureSettings, generate, machine_name, score
 from training.evaluation.scores import IdentityScores
+from training.heads.cli import cores
 
 FACES_AT_ONCE = 4
 
@@ -21,7 +21,7 @@ FACES_AT_ONCE = 4
 def held_out_faces(folder: Path, seeds: Sequence[int], views: int, size: int) -> list[BenchmarkFace]:
     """Heads of these seeds with `views` views each of size², rendered into `folder` if they don't lie there yet."""
     benchmark = Benchmark(folder, BenchmarkSettings(views, size))
-    for _ in benchmark.render(seeds, os.cpu_count() or 1):
+    for _ in benchmark.render(seeds, cores()):
         pass
     return [benchmark.load(seed) for seed in seeds]
 

@@ -58,12 +58,10 @@ def provenance_of(prompt: Prompt | None, node_id: str | None) -> Provenance:
 
 def _draws_views(prompt: Prompt, name: str, inputs: Mapping[str, Any]) -> bool:
     """Whether a node is a sampler of ours, or core's with a model that Apply to Model has made draw views."""
-    model = inputs.get("model")
-    if name in SAMPLERS or name not in KSAMPLERS or not isinstance(model, list):
+    if name not in KSAMPLERS:
         return name in SAMPLERS
-    source = str(model[0])
-    above = [above for above, _ in ancestors(prompt, source)]
-    return APPLY in (prompt.get(source, {}).get("class_type"), *above)
+    model_alone = {"": {"inputs": {"model": inputs.get("model")}}}
+    return any(above == APPLY for above, _ in ancestors({**prompt, **model_alone}, ""))
 
 
 def ancestors(

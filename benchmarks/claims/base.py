@@ -108,13 +108,11 @@ def _make_start(shared: Shared) -> None:
         save_model(small, shared.start, {**model.metadata["training"], START: start})
         return
     found = read_metadata(shared.start)["training"].get(START, {})
-    if found.keys() != start.keys():
-        raise ConfigError(f"{shared.folder}: was made by an earlier version; choose another --folder")
-    for key, value in start.items():
-        if found.get(key) != value:
-            raise ConfigError(
-                f"{shared.folder}: starts from {key} {found.get(key)}, not {value}; choose another --folder"
-            )
+    others = [
+        f"{key} {found.get(key, 'unknown')}, not {value}" for key, value in start.items() if found.get(key) != value
+    ]
+    if others:
+        raise ConfigError(f"{shared.folder}: starts from {'; '.join(others)}; choose another --folder")
 
 
 def is_finished(options: RunOptions, stage: str) -> bool:

@@ -18,8 +18,12 @@ from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from ..errors import ConfigError, NVBError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 PROG = "nvb-face"
 GROUP = "nvb_face.commands"
@@ -66,6 +70,13 @@ def _run(arguments: list[str]) -> int:
 def report_error(error: NVBError) -> None:
     """Print the error to stderr as one line."""
     print(f"{PROG}: error: {' '.join(str(error).split())}", file=sys.stderr)
+
+
+def plain_console() -> Console:
+    """On stdout; brackets, as in file names, are printed as they are."""
+    from rich.console import Console
+
+    return Console(markup=False, highlight=False, emoji=False)
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import torch
 import tyro
-from rich.console import Console
 from rich.table import Table
 from torch import nn
 
@@ -21,7 +20,7 @@ from ..flops import count_flops
 from ..header import FINGERPRINT
 from ..model import NVBModel
 from ..sampling import SamplingOptions
-from . import PROG
+from . import PROG, plain_console
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ def count_parameters(config: ModelConfig) -> dict[str, int]:
 
 def print_tables(description: Mapping[str, Any]) -> None:
     """Show a description on stdout."""
-    console = Console(markup=False, highlight=False, emoji=False)
+    console = plain_console()
     flops, run = description["flops"], description["run"]
     if "file" in description:
         file = description["file"]

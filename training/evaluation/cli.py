@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from nvb_core.checkpoint import DEFAULT_WEIGHTS
-from nvb_core.cli import PROG
+from nvb_core.cli import PROG, plain_console
 from nvb_core.cli.worker import DeviceName, DtypeName, join_launch
 from nvb_core.errors import ConfigError
 from nvb_core.fit import FIT_STEPS
@@ -105,13 +105,11 @@ def main(argv: Sequence[str]) -> int:
 
 def run_comparison(a: str, b: str, out: Path) -> None:
     """Compare two evaluations."""
-    from rich.console import Console
-
     from .compare import Side, compare, to_table, write_comparison
 
     comparison = compare(Side.read(a), Side.read(b))
     write_comparison(comparison, out)
-    console = Console(markup=False, highlight=False, emoji=False)
+    console = plain_console()
     console.print(to_table(comparison))
     console.print(f"wrote {out / 'comparison.md'} and comparison.json", soft_wrap=True)
 
@@ -142,12 +140,10 @@ def run(options: Options) -> None:
 
 def _report(plan: Plan) -> None:
     """Write the reports of all levels."""
-    from rich.console import Console
-
     from .levels import write_levels
     from .report import to_table, write_report
 
-    options, console = plan.options, Console(markup=False, highlight=False, emoji=False)
+    options, console = plan.options, plain_console()
     reports = {level: plan.report(level) for level in options.levels}
     for level, report in reports.items():
         folder = options.folder(level, options.out)

@@ -10,7 +10,7 @@ from typing import Any
 
 import tyro
 
-from nvb_core.cli import PROG
+from nvb_core.cli import PROG, plain_console
 from nvb_core.errors import ConfigError
 from nvb_core.images import to_pil
 from nvb_core.staging import staged_folder, writing
@@ -49,8 +49,6 @@ class Options(HeadSelection):
 
 def main(argv: Sequence[str]) -> int:
     """Run `nvb-face eval-inputs`; returns 0. Raises NVBError."""
-    from rich.console import Console
-
     from .cli import render_heads
 
     options = tyro.cli(Options, args=list(argv), prog=f"{PROG} eval-inputs")
@@ -66,7 +64,7 @@ def main(argv: Sequence[str]) -> int:
     for level, folder in folders.items():
         write_inputs(benchmark, seeds, level, folder)
     message = f"wrote {len(seeds)} heads into {options.out}, see benchmarks/METHODS.md"
-    Console(markup=False, highlight=False, emoji=False).print(message, soft_wrap=True)
+    plain_console().print(message, soft_wrap=True)
     return 0
 
 

@@ -13,7 +13,7 @@ import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
 from nvb_core.checkpoint import DEFAULT_WEIGHTS, file_sha256, load_model, read_metadata
-from nvb_core.cli import FAILURE, PROG, report_error
+from nvb_core.cli import FAILURE, PROG, plain_console, report_error
 from nvb_core.cli.faces import FaceOptions, FacePlan, plan_faces
 from nvb_core.cli.jobs import Job, plan_jobs
 from nvb_core.cli.worker import DeviceName, DtypeName, choose_dtype, join_launch
@@ -95,8 +95,6 @@ class PhotoEvaluation:
 
 def main(argv: Sequence[str]) -> int:
     """Run `nvb-face eval-photos`; returns 0, or 2 if a photo failed. Raises NVBError for what concerns all photos."""
-    from rich.console import Console
-
     from .cli import progress_bar
     from .photo_report import write_photo_report
 
@@ -120,7 +118,7 @@ def main(argv: Sequence[str]) -> int:
     strips = [evaluation.strip(job) for job in jobs if job.photo in measured]
     write_photo_report(list(measured.values()), strips, described, options.out)
     message = f"wrote {options.out / 'report.md'}, report.json and sheet.png of {len(measured)} of {len(jobs)} photos"
-    Console(markup=False, highlight=False, emoji=False).print(message, soft_wrap=True)
+    plain_console().print(message, soft_wrap=True)
     return 0 if len(measured) == len(jobs) else FAILURE
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -10,6 +9,7 @@ from typing import Literal
 from nvb_core.errors import ConfigError
 
 from ..data import Split
+from ..heads.cli import cores
 from .benchmark import HELD_OUT_SEED, RIG_DEG, BenchmarkSettings
 
 STANDARD_HEADS = 300
@@ -44,7 +44,7 @@ class HeadSelection:
     level0 … below --out."""
     benchmark: Path | None = None
     """Folder to keep the rendered heads in, for several evaluations to share; default: --out."""
-    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
+    workers: int = field(default_factory=cores)
     """Processes that render heads; default: one a core."""
 
     def __post_init__(self) -> None:

@@ -88,7 +88,7 @@ def sample_cameras(seed: int, scene: int) -> Cameras:
     return Cameras(cameras.cam2world, intrinsics)
 
 
-def render_person(folder: Path, seed: int, views: int = VIEWS) -> None:
+def render_person(folder: Path, seed: int, views: int) -> None:
     """Render a person's pictures into a hidden folder and move it into place whole, for what is there of the person."""
     from ..heads.expression import sample_expression
     from ..heads.render import render
