@@ -15,6 +15,8 @@ from nvb_core.align import CropBox, crop_image
 from nvb_core.cameras import Cameras
 from nvb_core.errors import ConfigError
 
+from .weights_files import FoundFile
+
 Crop = Literal["arcface", "whole"]
 
 FACE_POINTS = (
@@ -29,14 +31,48 @@ neutral face, made symmetric. The aligned crop puts everyone's close to them."""
 ARCFACE_POINTS = ((38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041))
 """Where ArcFace's crop of 112 px has them."""
 ARCFACE_SIZE_PX = 112
+ERRORS_ONLY = 3
+"""Of onnxruntime's severities: older networks' weights are also inputs, and it would warn of each."""
 FOR_ONE = "export a network that takes one picture at a time with a fixed batch of 1"
+
+
+@dataclass(frozen=True)
+class EmbeddingOptions:
+    """A network for identity, and what it wants to see."""
+
+    embedding: Path | None = None
+    """A network for identity: ONNX, a float32 input (any or 1, 3, S, S), an embedding a picture."""
+    embedding_crop: Crop = "arcface"
+    """What it gets to see: ArcFace's crop, found by the view's camera, or the whole view."""
+    embedding_colours: Literal["rgb", "bgr"] = "rgb"
+    """Order of its channels."""
+    embedding_mean: float = 127.5
+    """Taken off values of 0-255."""
+    embedding_std: float = 127.5
+    """What the values are divided by then."""
+
+    def open(self) -> Embedding | None:
+        """The network, if there is one. Raises ConfigError."""
+        if not self.embedding_std > 0:
+            raise ConfigError(f"--embedding-std is {self.embedding_std}, must be above 0")
+        if self.embedding is None:
+            return None
+        file = FoundFile.check(self.embedding)
+        return Embedding(
+            file=file,
+            crop=self.embedding_crop,
+            colours=self.embedding_colours,
+            mean=self.embedding_mean,
+            std=self.embedding_std,
+            session=open_network(self.embedding),
+        )
 
 
 @dataclass(frozen=True)
 class Embedding:
     """A network and what it wants to see."""
 
-    path: Path
+    file: FoundFile
     crop: Crop
     colours: Literal["rgb", "bgr"]
     mean: float
@@ -45,15 +81,28 @@ class Embedding:
     session: Any
     """What `open_network` gives."""
 
+    @property
+    def path(self) -> Path:
+        """Of the network."""
+        return self.file.path
+
+    @property
+    def described(self) -> str:
+        """What its results depend on."""
+        return f"{self.file.sha256[:12]} ({self.crop}, {self.colours}, (x - {self.mean:g}) / {self.std:g})"
+
     def similarities(self, images: Tensor, targets: Tensor, cameras: Cameras | None) -> Tensor:
         """Cosines (M,) of the embeddings of images and targets (M, 3, S, S) in [-1, 1], both seen by cameras (M).
 
         Raises ConfigError for ArcFace's crop without cameras.
         """
-        x, y = (F.normalize(self._embed(pictures, cameras), dim=1) for pictures in (images, targets))
-        return (x * y).sum(1)
+        return (self.embed(images, cameras) * self.embed(targets, cameras)).sum(1)
 
-    def _embed(self, images: Tensor, cameras: Cameras | None) -> Tensor:
+    def embed(self, images: Tensor, cameras: Cameras | None) -> Tensor:
+        """Embeddings (M, E) of length 1 of images (M, 3, S, S) in [-1, 1], seen by cameras (M). Raises ConfigError."""
+        return F.normalize(self._read(images, cameras), dim=1)
+
+    def _read(self, images: Tensor, cameras: Cameras | None) -> Tensor:
         [entry] = self.session.get_inputs()
         size = entry.shape[-1]
         boxes = self._boxes(len(images), images.shape[-1], cameras)
@@ -95,8 +144,10 @@ def open_network(path: Path) -> Any:
         import onnxruntime
     except ModuleNotFoundError:
         raise ConfigError("--embedding needs the package onnxruntime; pip install 'nvb-face[metrics]'") from None
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = ERRORS_ONLY
     try:
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
     except Exception as error:  # of onnxruntime's own many kinds
         reason = " ".join(str(error).split())
         raise ConfigError(f"--embedding: {path}: not a network that onnxruntime runs ({reason:.120})") from None

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from nvb_core.errors import ConfigError
 
 from .benchmark import BenchmarkFace
 from .distributions import SetFeatures
-from .embedding import Crop, Embedding, open_network
+from .embedding import Embedding, EmbeddingOptions
 from .inception import Inception, inception_features, load_inception
 from .perceptual import DISTS, LPIPS, load_alexnet, load_dists, load_lpips, load_vgg16, torchmetrics_file
 from .scores import IdentityScores
@@ -43,7 +43,7 @@ NOTES = {
 
 
 @dataclass(frozen=True)
-class MetricOptions:
+class MetricOptions(EmbeddingOptions):
     """Files for metrics that need other people's networks. A metric whose file isn't there is left out."""
 
     vgg16: Path | None = None
@@ -55,16 +55,6 @@ class MetricOptions:
     """Inception for FID and KID: torch-fidelity's weights-inception-2015-12-05-6726825d.pth."""
     allow_download: bool = False
     """Download those of the three files that are missing into torch.hub's cache (528, 233 and 91 MB)."""
-    embedding: Path | None = None
-    """A network for identity: ONNX, a float32 input (any or 1, 3, S, S), an embedding a picture."""
-    embedding_crop: Crop = "arcface"
-    """What it gets to see: ArcFace's crop, found by the view's camera, or the whole view."""
-    embedding_colours: Literal["rgb", "bgr"] = "rgb"
-    """Order of its channels."""
-    embedding_mean: float = 127.5
-    """Taken off values of 0-255."""
-    embedding_std: float = 127.5
-    """What the values are divided by then."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,20 +85,20 @@ class ExtraMetrics:
                 left_out.append(f"{file.serves} left out: {problem}")
             else:
                 files[file.option] = found
-        if options.embedding is None:
+        embedding = options.open()
+        if embedding is None:
             left_out.append("ID of a network of your own left out: give one with --embedding FILE.onnx")
         else:
-            files["embedding"] = FoundFile.check(options.embedding)
+            files["embedding"] = embedding.file
         inception = load_inception(files["inception"].path).to(device) if "inception" in files else None
-        return cls(files, _load_likeness(files, device), inception, _plug_in(options), tuple(left_out), device)
+        return cls(files, _load_likeness(files, device), inception, embedding, tuple(left_out), device)
 
     @cached_property
     def described(self) -> dict[str, str]:
         """What the results depend on: the first 12 digits of each file's sha256, and how they are used."""
         described = {option: found.sha256[:12] for option, found in self.files.items()}
         if self.embedding is not None:
-            plug = self.embedding
-            described["embedding"] += f" ({plug.crop}, {plug.colours}, (x - {plug.mean:g}) / {plug.std:g})"
+            described["embedding"] = self.embedding.described
         if self.likeness:
             described["torchmetrics"] = version("torchmetrics")
         return described
@@ -190,18 +180,3 @@ def _torchmetrics_problem(asked_for: bool) -> str:
             raise
         return str(error)
     return ""
-
-
-def _plug_in(options: MetricOptions) -> Embedding | None:
-    if not options.embedding_std > 0:
-        raise ConfigError(f"--embedding-std is {options.embedding_std}, must be above 0")
-    if options.embedding is None:
-        return None
-    return Embedding(
-        path=options.embedding,
-        crop=options.embedding_crop,
-        colours=options.embedding_colours,
-        mean=options.embedding_mean,
-        std=options.embedding_std,
-        session=open_network(options.embedding),
-    )

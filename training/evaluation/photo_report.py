@@ -29,12 +29,23 @@ COLUMNS = (  # field, heading, digits
     ("identity", "ID, restored to views", 2),
     ("pose_error_deg", "POSE, yaw, °", 1),
 )
+PLUGGED_COLUMNS = (
+    ("plugged_restored", "ID (plugged in), restored", 2),
+    ("plugged_turned", "through the grid", 2),
+    ("plugged_views", "views", 2),
+    ("plugged_others", "views to the nearest other photo", 2),
+)
 NOTES = (
     f"Restored and through the grid: PSNR against the photo, both as means over {COARSE} × {COARSE} pixels, since the "
     "photo is no sharper truth. Neighbours by flow: two views 5° apart, one warped into the other by optical flow "
     "where the flows there and back agree within a pixel, and the share of pixels where they do. NIQE: fitted to "
     "synthetic heads. ID and POSE: by judges that know synthetic heads only, so that on photos they say little. Means "
     "with 95 % bootstrap intervals over photos."
+)
+PLUGGED_NOTE = (
+    "ID (plugged in): cosine of the given network's embeddings of the photo and of what was made of it. Last, of the "
+    "views and that one of the other photos that they are most like: less than the column before, if they are like the "
+    "person."
 )
 
 
@@ -46,21 +57,40 @@ def write_photo_report(
     write_atomically(out / "sheet.png", lambda partial: sheet.save(partial, format="PNG"))
     page = photo_page(scores, described)
     write_atomically(out / "report.md", lambda partial: partial.write_text(page, encoding="utf-8"))
-    values = {"settings": dict(described), "code": git_revision(), "photos": [asdict(item) for item in scores]}
+    photos = [{**asdict(item), **plugged} for item, plugged in zip(scores, plugged_cosines(scores), strict=True)]
+    for photo in photos:
+        del photo["plugged"]
+    values = {"settings": dict(described), "code": git_revision(), "photos": photos}
     text = json.dumps(values, indent=1)
     write_atomically(out / "report.json", lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def plugged_cosines(scores: Sequence[PhotoScores]) -> list[dict[str, float | None]]:
+    """By PLUGGED_COLUMNS of each photo; empty without a network, and None where there is no other photo."""
+    found: list[dict[str, float | None]] = []
+    for item in scores:
+        if item.plugged is None:
+            found.append({})
+            continue
+        others = [other.plugged.cosine(item.plugged.views) for other in scores if other.plugged and other is not item]
+        own = {key: getattr(item, key) for key, _, _ in PLUGGED_COLUMNS[:-1]}
+        found.append({**own, PLUGGED_COLUMNS[-1][0]: max(others, default=None)})
+    return found
 
 
 def photo_page(scores: Sequence[PhotoScores], described: Mapping[str, Any]) -> str:
     """Markdown."""
     settings = ", ".join(f"{key} {value}" for key, value in described.items())
-    rows = [[item.name, *(_cell(getattr(item, key), digits) for key, _, digits in COLUMNS)] for item in scores]
-    means = ["mean", *(_mean([getattr(item, key) for item in scores], digits) for key, _, digits in COLUMNS)]
+    values = [{**vars(item), **plugged} for item, plugged in zip(scores, plugged_cosines(scores), strict=True)]
+    columns = COLUMNS + (PLUGGED_COLUMNS if scores[0].plugged else ())
+    rows = [[value["name"], *(_cell(value[key], digits) for key, _, digits in columns)] for value in values]
+    means = ["mean", *(_mean([value[key] for value in values], digits) for key, _, digits in columns)]
     lines = [f"# {len(scores)} photos", "", f"Settings: {settings}. Code: {git_revision()}.", ""]
-    lines += ["| photo | " + " | ".join(heading for _, heading, _ in COLUMNS) + " |", "|---" * (1 + len(COLUMNS)) + "|"]
+    lines += ["| photo | " + " | ".join(heading for _, heading, _ in columns) + " |", "|---" * (1 + len(columns)) + "|"]
     lines += ["| " + " | ".join(row) + " |" for row in [*rows, means]]
     views = ", ".join(f"{yaw:g}°" for yaw in VIEWS_DEG)
-    lines += ["", NOTES, "", f"![Photo, restoration, the same through the grid, views at {views}](sheet.png)", ""]
+    notes = f"{NOTES} {PLUGGED_NOTE}" if scores[0].plugged else NOTES
+    lines += ["", notes, "", f"![Photo, restoration, the same through the grid, views at {views}](sheet.png)", ""]
     return "\n".join(lines)
 
 

@@ -18,6 +18,7 @@ from nvb_core.pipeline import encode_faces, predict_cameras, predict_source, ren
 from nvb_core.sampling import SamplingOptions
 
 from ..judges.judges import load_judges
+from .embedding import Embedding
 from .flow import flow_agreement
 from .metrics import psnr
 from .niqe import niqe
@@ -69,6 +70,37 @@ class PhotoScores:
     """Mean cosine of the ID judge's embeddings of the restoration and of each view."""
     pose_error_deg: float
     """Mean difference of the yaw that the POSE judge reads in a view from the one asked for."""
+    plugged: PluggedEmbeddings | None = None
+    """By the network that was given, if one was."""
+
+    @property
+    def plugged_restored(self) -> float | None:
+        """Cosine of photo and restoration."""
+        return None if self.plugged is None else self.plugged.cosine(self.plugged.restored)
+
+    @property
+    def plugged_turned(self) -> float | None:
+        """Cosine of photo and its own view through the grid."""
+        return None if self.plugged is None else self.plugged.cosine(self.plugged.turned)
+
+    @property
+    def plugged_views(self) -> float | None:
+        """Mean cosine of photo and views."""
+        return None if self.plugged is None else self.plugged.cosine(self.plugged.views)
+
+
+@dataclass(frozen=True)
+class PluggedEmbeddings:
+    """What an identity network makes of a photo's pictures; rows of length 1, but for views, which are the mean."""
+
+    photo: tuple[float, ...]
+    restored: tuple[float, ...]
+    turned: tuple[float, ...]
+    views: tuple[float, ...]
+
+    def cosine(self, other: tuple[float, ...]) -> float:
+        """Of the photo and another row; of the mean row it is the mean cosine."""
+        return sum(a * b for a, b in zip(self.photo, other, strict=True))
 
 
 def draw_photo(model: NVBModel, photo: Tensor, faces: FacePlan, sampling: SamplingOptions) -> PhotoPictures:
@@ -86,8 +118,8 @@ def draw_photo(model: NVBModel, photo: Tensor, faces: FacePlan, sampling: Sampli
     return PhotoPictures(crop, restored[0], turned[0], views, pair, camera)
 
 
-def score_photo(name: str, pictures: PhotoPictures) -> PhotoScores:
-    """Measure a photo's pictures."""
+def score_photo(name: str, pictures: PhotoPictures, embedding: Embedding | None = None) -> PhotoScores:
+    """Measure a photo's pictures. Raises ConfigError for a network that gives no embeddings."""
     angles = pictures.camera.angles()
     flow = flow_agreement(*pictures.pair)
     readings = load_judges().read(torch.cat([pictures.restored[None], pictures.views]))
@@ -104,7 +136,17 @@ def score_photo(name: str, pictures: PhotoPictures) -> PhotoScores:
         niqe=niqe(pictures.views),
         identity=float(torch.stack(others).matmul(own).mean()),
         pose_error_deg=float(yaws.abs().mean()),
+        plugged=None if embedding is None else embed_photo(pictures, embedding),
     )
+
+
+def embed_photo(pictures: PhotoPictures, embedding: Embedding) -> PluggedEmbeddings:
+    """Read photo, restoration and its own view as the predicted camera sees them, and the views. Raises ConfigError."""
+    known = torch.stack([pictures.crop, pictures.restored, pictures.turned])
+    cameras = Cameras.cat([pictures.camera] * len(known) + [Cameras.from_angles(list(VIEWS_DEG), 0.0)])
+    read = embedding.embed(torch.cat([known, pictures.views]), cameras)
+    rows = [*read[: len(known)], read[len(known) :].mean(0)]
+    return PluggedEmbeddings(*(tuple(row.tolist()) for row in rows))
 
 
 def coarse_psnr(image: Tensor, photo: Tensor) -> float:

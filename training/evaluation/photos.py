@@ -24,7 +24,8 @@ from nvb_core.provenance import GRID_KEY, PNG_KEY
 from nvb_core.sampling import SamplingOptions
 from nvb_core.staging import write_atomically, writing
 
-from .photo_scores import PhotoPictures, PhotoScores, draw_photo, score_photo
+from .embedding import Embedding, EmbeddingOptions
+from .photo_scores import PhotoPictures, PhotoScores, PluggedEmbeddings, draw_photo, score_photo
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Options:
     dtype: DtypeName = "auto"
     """Number format of the networks; auto is fp32 on the CPU, else bf16 or fp16."""
     face: OmitArgPrefixes[FaceOptions] = field(default_factory=FaceOptions)
+    identity: OmitArgPrefixes[EmbeddingOptions] = field(default_factory=EmbeddingOptions)
 
     def __post_init__(self) -> None:
         if self.face.face == "all":
@@ -69,6 +71,7 @@ class PhotoEvaluation:
     model: Callable[[], NVBModel]
     faces: FacePlan
     sampling: SamplingOptions
+    embedding: Embedding | None
 
     def measure(self, job: Job) -> PhotoScores:
         """Of one photo, drawn if it hasn't been. Raises NVBError."""
@@ -79,10 +82,12 @@ class PhotoEvaluation:
         if not (path.is_file() and path.with_suffix(".png").is_file()):
             pictures = draw_photo(self.model(), photo.pixels, self.faces, self.sampling)
             self._keep(pictures, path.with_suffix(".png"))
-            scores = score_photo(photo.path.name, pictures)
+            scores = score_photo(photo.path.name, pictures, self.embedding)
             text = json.dumps(asdict(scores), indent=1)
             write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
-        return PhotoScores(**{**json.loads(path.read_text(encoding="utf-8")), "name": photo.path.name})
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        rows = kept["plugged"] and {key: tuple(row) for key, row in kept["plugged"].items()}
+        return PhotoScores(**{**kept, "name": photo.path.name, "plugged": rows and PluggedEmbeddings(**rows)})
 
     def strip(self, job: Job) -> Path:
         """Pictures of a measured photo."""
@@ -132,6 +137,7 @@ def make_evaluation(options: Options) -> tuple[PhotoEvaluation, dict[str, Any]]:
     device = join_launch(options.device).device
     dtype = choose_dtype(options.dtype, device)
     config = read_metadata(options.weights)["config_object"]
+    embedding = options.identity.open()
     sampling = SamplingOptions(options.steps or config.sampling_steps, seed=options.seed, fit_steps=options.fit_steps)
     described = {
         "weights": file_sha256(options.weights),
@@ -140,8 +146,9 @@ def make_evaluation(options: Options) -> tuple[PhotoEvaluation, dict[str, Any]]:
         "seed": options.seed,
         "fit_steps": sampling.fit_steps,
         "dtype": str(dtype).removeprefix("torch."),
+        **({"embedding": embedding.described} if embedding else {}),
         **{key: value for key, value in asdict(options.face).items() if key != "box" or value is not None},
     }
     folder = options.out / f"photos-{digest(described, [*scoring_sources(), Path(faces.__file__)])}"
     model = functools.cache(lambda: load_model(options.weights, str(device), dtype, base=options.base))
-    return PhotoEvaluation(folder, model, plan_faces(options.face), sampling), described
+    return PhotoEvaluation(folder, model, plan_faces(options.face), sampling, embedding), described

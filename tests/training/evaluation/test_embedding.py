@@ -17,6 +17,7 @@ from training.evaluation.embedding import (
     ARCFACE_POINTS,
     FACE_POINTS,
     Embedding,
+    EmbeddingOptions,
     arcface_boxes,
     open_network,
 )
@@ -28,11 +29,18 @@ SIZE = 16
 CAMERAS = Cameras.from_angles([0.0, 30.0, -20.0], [0.0, -10.0, 15.0], roll_deg=[0.0, 12.0, -5.0])
 
 
+def plugged(path: Path) -> Embedding:
+    """Open a network that is to see whole pictures in [-1, 1]."""
+    found = EmbeddingOptions(embedding=path, embedding_crop="whole").open()
+    assert found is not None
+    return found
+
+
 @pytest.fixture
 def plug(make_onnx: Callable[..., Path]) -> Embedding:
     """A network that gives the picture back, row by row."""
     path = make_onnx(["n", 3, SIZE, SIZE])
-    return Embedding(path, "whole", "rgb", 127.5, 127.5, open_network(path))
+    return plugged(path)
 
 
 @pytest.fixture
@@ -42,14 +50,14 @@ def pictures() -> torch.Tensor:
 
 def test_network_sees_what_it_wants(plug: Embedding, pictures: torch.Tensor, make_onnx: Callable[..., Path]) -> None:
     def seen(plug: Embedding) -> torch.Tensor:
-        return plug._embed(pictures, CAMERAS).unflatten(1, (3, SIZE, SIZE))
+        return plug._read(pictures, CAMERAS).unflatten(1, (3, SIZE, SIZE))
 
     torch.testing.assert_close(seen(plug), pictures, atol=1e-5, rtol=0)
     torch.testing.assert_close(seen(replace(plug, colours="bgr")), pictures.flip(1), atol=1e-5, rtol=0)
     bytes_over_2 = seen(replace(plug, mean=0, std=2))
     torch.testing.assert_close(bytes_over_2, (pictures + 1) * 127.5 / 2, atol=1e-3, rtol=0)
     one_at_a_time = make_onnx([1, 3, SIZE, SIZE])
-    torch.testing.assert_close(seen(replace(plug, path=one_at_a_time, session=open_network(one_at_a_time))), seen(plug))
+    torch.testing.assert_close(seen(plugged(one_at_a_time)), seen(plug))
 
 
 def test_similarity_is_the_cosine(plug: Embedding, pictures: torch.Tensor) -> None:
@@ -102,7 +110,7 @@ def test_whole_pictures_reach_the_arcface_crop(plug: Embedding) -> None:
     y, x = torch.meshgrid(*[torch.arange(size) + 0.5] * 2, indexing="ij")
     dot = torch.exp(-((x - nose[0]) ** 2 + (y - nose[1]) ** 2) / 2 / 6**2)
     picture = (2 * dot - 1).float().expand(1, 3, size, size)
-    seen = replace(plug, crop="arcface")._embed(picture, CAMERAS[0]).view(3, SIZE, SIZE)[0] + 1
+    seen = replace(plug, crop="arcface")._read(picture, CAMERAS[0]).view(3, SIZE, SIZE)[0] + 1
     weights = seen / seen.sum()
     at = (torch.arange(SIZE) + 0.5) / SIZE * 112
     assert float(weights.sum(0) @ at) == pytest.approx(ARCFACE_POINTS[2][0], abs=2)
@@ -123,7 +131,7 @@ def test_networks_with_other_inputs(make_onnx: Callable[..., Path], shape: list[
 
 def test_network_with_another_output(make_onnx: Callable[..., Path], pictures: torch.Tensor) -> None:
     path = make_onnx(["n", 3, SIZE, SIZE], "Relu")
-    plug = Embedding(path, "whole", "rgb", 127.5, 127.5, open_network(path))
+    plug = plugged(path)
     with pytest.raises(ConfigError, match=r"net\.onnx: its first output of 3 pictures is \(3, 3, 16, 16\)"):
         plug.similarities(pictures, pictures, CAMERAS)
 
@@ -136,11 +144,11 @@ def test_network_that_takes_one_picture_at_a_time(
     make_onnx: Callable[..., Path], pictures: torch.Tensor, rows: list[int], message: str
 ) -> None:
     path = make_onnx(["n", 3, SIZE, SIZE], "Reshape", rows)
-    plug = Embedding(path, "whole", "rgb", 127.5, 127.5, open_network(path))
+    plug = plugged(path)
     with pytest.raises(ConfigError, match=rf"net\.onnx: {message}.* with a fixed batch of 1"):
         plug.similarities(pictures, pictures, CAMERAS)
     path = make_onnx([1, 3, SIZE, SIZE], "Reshape", rows)
-    plug = Embedding(path, "whole", "rgb", 127.5, 127.5, open_network(path))
+    plug = plugged(path)
     assert plug.similarities(pictures, pictures, CAMERAS).tolist() == pytest.approx([1, 1, 1])
 
 
@@ -152,3 +160,22 @@ def test_files_that_are_no_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ConfigError, match=r"pip install 'nvb-face\[metrics\]'"):
         open_network(path)
+
+
+def test_networks_whose_weights_are_also_inputs_open_quietly(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """As older exporters made them, OpenCV's SFace for one: onnxruntime warns of each, by the hundred."""
+    from onnx import TensorProto, helper, save_model
+
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["pictures", "bias"], ["out"])],
+        "net",
+        [helper.make_tensor_value_info("pictures", TensorProto.FLOAT, [1, 3, SIZE, SIZE])],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, None)],
+        [helper.make_tensor("bias", TensorProto.FLOAT, [1], [0.5])],
+    )
+    graph.input.append(helper.make_tensor_value_info("bias", TensorProto.FLOAT, [1]))
+    path = tmp_path / "net.onnx"
+    save_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    [entry] = open_network(path).get_inputs()
+    assert entry.name == "pictures"
+    assert capfd.readouterr().err == ""

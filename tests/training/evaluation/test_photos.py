@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -17,8 +19,8 @@ from nvb_core.provenance import PNG_KEY
 from nvb_core.sampling import SamplingOptions
 from training.evaluation import photos, run
 from training.evaluation.benchmark import Benchmark
-from training.evaluation.photo_report import photo_page
-from training.evaluation.photo_scores import VIEWS_DEG, PhotoScores, coarse_psnr
+from training.evaluation.photo_report import PLUGGED_NOTE, photo_page
+from training.evaluation.photo_scores import VIEWS_DEG, PhotoScores, PluggedEmbeddings, coarse_psnr
 from training.evaluation.photos import Options, main, make_evaluation
 
 SCORES = PhotoScores("a.png", 3.0, -2.0, 24.0, 22.0, None, 0.4, None, 0.6, 4.0)
@@ -143,3 +145,56 @@ def test_means_leave_out_what_is_missing() -> None:
     cells = [cell.strip() for cell in mean.split("|")[1:-1]]
     assert cells[3] == "25.0 (24.0 – 26.0)"
     assert (cells[5], cells[7]) == ("30.0", "–")
+
+
+def unit(degrees: float) -> tuple[float, float]:
+    return (math.cos(math.radians(degrees)), math.sin(math.radians(degrees)))
+
+
+def test_a_given_network_tells_photos_apart(tmp_path: Path) -> None:
+    """By angles: a's views lie 30° from a and 60° from b, and b's 20° from b and 70° from a."""
+    a = replace(SCORES, plugged=PluggedEmbeddings(unit(0), unit(10), unit(20), unit(30)))
+    b = replace(SCORES, name="b.png", plugged=PluggedEmbeddings(unit(90), unit(90), unit(100), unit(70)))
+    page = photo_page([a, b], {})
+    assert "| 4.0 | 0.98 | 0.94 | 0.87 | 0.50 |" in page
+    assert "| 4.0 | 1.00 | 0.98 | 0.94 | 0.34 |" in page
+    assert PLUGGED_NOTE in page
+    assert "| 0.87 | – |" in photo_page([a], {})
+    assert "plugged" not in photo_page([SCORES], {})
+
+
+def test_photos_with_a_network_of_the_users(
+    measure: Callable[..., int], folder: Path, tmp_path: Path, make_onnx: Callable[..., Path]
+) -> None:
+    """One that gives its picture back: cosines are those of the pictures on the sheet."""
+    network = make_onnx(["n", 3, 32, 32])
+    plug = ["--embedding", str(network), "--embedding-crop", "whole"]
+    assert measure(folder / "a.png", folder / "b.png", *plug) == 0
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    assert report["settings"]["embedding"].endswith(" (whole, rgb, (x - 127.5) / 127.5)")
+    with Image.open(tmp_path / "out/sheet.png") as sheet:
+        rows = [
+            torch.stack([pixels(sheet, column, row).float() / 127.5 - 1 for column in range(3 + len(VIEWS_DEG))])
+            for row in range(2)
+        ]
+    photos, restored, turned = (torch.stack([row[i] for row in rows]).flatten(1) for i in range(3))
+    views = [F.normalize(row[3:].flatten(1), dim=1).mean(0) for row in rows]
+    for i, item in enumerate(report["photos"]):
+        photo, other = (F.normalize(photos[j], dim=0) for j in (i, 1 - i))
+        assert item["plugged_restored"] == pytest.approx(F.cosine_similarity(photos, restored)[i].item(), abs=0.01)
+        assert item["plugged_turned"] == pytest.approx(F.cosine_similarity(photos, turned)[i].item(), abs=0.01)
+        assert item["plugged_views"] == pytest.approx(float(photo @ views[i]), abs=0.01)
+        assert item["plugged_others"] == pytest.approx(float(other @ views[i]), abs=0.01)
+        assert "plugged" not in item
+
+    assert measure(folder / "a.png", folder / "b.png", *plug) == 0  # from what was kept
+    assert json.loads((tmp_path / "out/report.json").read_text()) == report
+    assert measure(folder / "a.png") == 0  # other settings, measured anew
+    assert "plugged_views" not in json.loads((tmp_path / "out/report.json").read_text())["photos"][0]
+
+
+def pixels(sheet: Image.Image, column: int, row: int) -> torch.Tensor:
+    """(3, 32, 32) of a sheet of pictures of 32 px under captions of 20."""
+    x, y = column * 32, row * 52 + 20
+    cell = sheet.convert("RGB").crop((x, y, x + 32, y + 32))
+    return torch.frombuffer(bytearray(cell.tobytes()), dtype=torch.uint8).view(32, 32, 3).permute(2, 0, 1)
