@@ -25,7 +25,8 @@ from .timed import TimeConditioned
 
 FIT_STEPS = 20
 """More help the photo's own view alone (`python -m benchmarks.fit`)."""
-RATE = 0.03
+RATE = 0.12
+"""A quarter of it is .1 dB nearer to the truth on synthetic heads, and farther from real photos by all that tells."""
 LAST_RATE = 0.2
 """Of the last step, relative to the first."""
 EPSILON = 0.3

@@ -80,7 +80,7 @@ def test_later_steps_are_adams_at_a_falling_rate(model: NVBModel, features: Time
     target = normalised_features(features.at(TIMESTEP)[:1])
     grid, epsilon = plain[:1].clone(), 0.0
     mean, square = torch.zeros_like(grid), torch.zeros_like(grid)
-    rates = (0.03, 0.022, 0.014)  # evenly down from the first, not quite to a fifth of it
+    rates = (0.12, 0.088, 0.056)  # evenly down from the first, not quite to a fifth of it
     for step, rate in enumerate(rates, start=1):
         grid = grid.detach().requires_grad_(True)
         views = model.view.view_features(grid, *matrices, torch.tensor([TIMESTEP]))
@@ -88,7 +88,7 @@ def test_later_steps_are_adams_at_a_falling_rate(model: NVBModel, features: Time
         epsilon = epsilon or 0.3 * float(gradient.square().mean().sqrt())
         mean, square = 0.9 * mean + 0.1 * gradient, 0.999 * square + 0.001 * gradient.square()
         grid = grid - rate * mean / (1 - 0.9**step) / ((square / (1 - 0.999**step)).sqrt() + epsilon)
-    torch.testing.assert_close(fitted[:1], grid.detach(), atol=2e-5, rtol=1e-3)
+    torch.testing.assert_close(fitted[:1], grid.detach(), atol=1e-4, rtol=1e-3)
 
 
 def test_a_grid_that_no_gradient_reaches_stays(model: NVBModel, features: TimeConditioned) -> None:
