@@ -125,3 +125,25 @@ def overfit() -> Callable[..., tuple[Losses, Losses]]:
         return before, losses()
 
     return run
+
+
+@pytest.fixture
+def make_onnx(tmp_path: Path) -> Callable[..., Path]:
+    """A network of one operation in ONNX."""
+
+    def make(shape: list[int | str], operation: str = "Flatten", constant: list[int] | None = None) -> Path:
+        from onnx import TensorProto, helper, save_model
+
+        constants = [] if constant is None else [helper.make_tensor("c", TensorProto.INT64, [len(constant)], constant)]
+        graph = helper.make_graph(
+            [helper.make_node(operation, ["pictures", *(tensor.name for tensor in constants)], ["out"])],
+            "net",
+            [helper.make_tensor_value_info("pictures", TensorProto.FLOAT, shape)],
+            [helper.make_tensor_value_info("out", TensorProto.FLOAT, None)],
+            constants,
+        )
+        path = tmp_path / "net.onnx"
+        save_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+        return path
+
+    return make

@@ -31,6 +31,8 @@ neutral face, made symmetric. The aligned crop puts everyone's close to them."""
 ARCFACE_POINTS = ((38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041))
 """Where ArcFace's crop of 112 px has them."""
 ARCFACE_SIZE_PX = 112
+BATCH = 64
+"""Pictures that go through a network at once, if it takes several."""
 ERRORS_ONLY = 3
 """Of onnxruntime's severities: older networks' weights are also inputs, and it would warn of each."""
 FOR_ONE = "export a network that takes one picture at a time with a fixed batch of 1"
@@ -110,7 +112,7 @@ class Embedding:
         pixels = crops.float().mul(127.5).add(127.5).sub(self.mean).div(self.std)
         if self.colours == "bgr":
             pixels = pixels.flip(1)
-        batch = 1 if entry.shape[0] == 1 else len(pixels)
+        batch = 1 if entry.shape[0] == 1 else BATCH
         outputs = [self._run(entry.name, part.numpy()) for part in pixels.split(batch)]
         embeddings = torch.from_numpy(np.concatenate(outputs)).float()
         if embeddings.ndim != 2 or len(embeddings) != len(images) or not bool(embeddings.isfinite().all()):
@@ -146,6 +148,7 @@ def open_network(path: Path) -> Any:
         raise ConfigError("--embedding needs the package onnxruntime; pip install 'nvb-face[metrics]'") from None
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = ERRORS_ONLY
+    settings.intra_op_num_threads = torch.get_num_threads()  # its own default is all cores, in each process
     try:
         session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
     except Exception as error:  # of onnxruntime's own many kinds

@@ -13,7 +13,7 @@ from ..heads.cli import cores
 from .benchmark import HELD_OUT_SEED, RIG_DEG, BenchmarkSettings
 
 STANDARD_HEADS = 300
-JUDGES_SEEDS = range(3_000_000, 3_003_600)
+JUDGES_SEEDS = range(3_000_000, 3_012_000)
 """People that the judges of ID and POSE learned from (training/judges/judges.md): too familiar to be judged."""
 Level = Literal[0, 1, 2]
 
@@ -29,7 +29,7 @@ class HeadSelection:
     """How many heads; default: 64, or all of the set or of --data. 16 give a quick look."""
     first_seed: int = HELD_OUT_SEED
     """Seed of the first head. No model trains on those from 1000000 on; the judges of ID and POSE learned from
-    3000000–3003599."""
+    3000000–3011999."""
     allow_training_seeds: bool = False
     """Take seeds below 1000000 too, which tell about memory, not skill, and those that the judges learned from."""
     views: int | None = None

@@ -2,6 +2,8 @@
 
 python -m training.judges.render --held-out --count 200 --out data/judges-held-out
 python -m training.judges.verify --data data/judges-held-out
+
+With --embedding the identity network of somebody else is measured instead of our judge of identity.
 """
 
 from __future__ import annotations
@@ -9,13 +11,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+from tyro.conf import OmitArgPrefixes
 
 from nvb_core.cli import interruptible
 from nvb_core.degradation import PRESETS, degrade, sample_degradation
@@ -23,6 +26,7 @@ from nvb_core.errors import ConfigError, NVBError
 from nvb_core.staging import write_atomically
 
 from ..data import FaceFolder, read_index, to_float
+from ..evaluation.embedding import EmbeddingOptions
 from .judges import SHIPPED, Readings, read_judges
 from .people import SIZE, scene_of
 from .train import require_labelled
@@ -43,6 +47,7 @@ class Options:
     """How bad the pictures are made first: level0 leaves them, level1 is what restorations come from."""
     out: Path | None = None
     """JSON file to write."""
+    identity: OmitArgPrefixes[EmbeddingOptions] = field(default_factory=EmbeddingOptions)
 
 
 @dataclass(frozen=True)
@@ -144,6 +149,7 @@ def verify(options: Options) -> Accuracy:
     """Read all pictures of a folder and measure. Raises ConfigError or CheckpointError."""
     if options.level not in PRESETS:
         raise ConfigError(f"--level is {options.level}, must be one of {', '.join(PRESETS)}")
+    plugged = options.identity.open()
     judges, faces, index = read_judges(options.weights), FaceFolder.load(options.data, SIZE), read_index(options.data)
     require_labelled(faces, [options.data], judges.network.config.size)
     if len(set(index.subjects)) < 2:
@@ -151,9 +157,13 @@ def verify(options: Options) -> Accuracy:
     images = to_float(faces.sources[0].images(torch.arange(len(faces))))
     rng = np.random.default_rng(0)
     images = degrade(images, [sample_degradation(rng, PRESETS[options.level]) for _ in images])
-    angles = faces.sources[0].cameras.angles()
+    cameras = faces.sources[0].cameras
+    angles = cameras.angles()
     true = torch.stack([angles.yaw_deg, angles.pitch_deg, angles.roll_deg], dim=1).float()
-    return accuracy(judges.read(images), index.subjects, [scene_of(path) for path in index.paths], true)
+    readings = judges.read(images)
+    if plugged is not None:
+        readings = replace(readings, embeddings=plugged.embed(images, cameras))
+    return accuracy(readings, index.subjects, [scene_of(path) for path in index.paths], true)
 
 
 def main() -> int:
