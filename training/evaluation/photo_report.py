@@ -69,12 +69,14 @@ def plugged_cosines(scores: Sequence[PhotoScores]) -> list[dict[str, float | Non
     """By PLUGGED_COLUMNS of each photo; empty without a network, and None where there is no other photo."""
     found: list[dict[str, float | None]] = []
     for item in scores:
-        if item.plugged is None:
+        mine = item.plugged
+        if mine is None:
             found.append({})
             continue
-        others = [other.plugged.cosine(item.plugged.views) for other in scores if other.plugged and other is not item]
-        own = {key: getattr(item, key) for key, _, _ in PLUGGED_COLUMNS[:-1]}
-        found.append({**own, PLUGGED_COLUMNS[-1][0]: max(others, default=None)})
+        others = [other.plugged.cosine(mine.views) for other in scores if other.plugged and other is not item]
+        own = (mine.cosine(mine.restored), mine.cosine(mine.turned), mine.cosine(mine.views))
+        cosines = (*own, max(others, default=None))
+        found.append({key: cosine for (key, _, _), cosine in zip(PLUGGED_COLUMNS, cosines, strict=True)})
     return found
 
 

@@ -73,21 +73,6 @@ class PhotoScores:
     plugged: PluggedEmbeddings | None = None
     """By the network that was given, if one was."""
 
-    @property
-    def plugged_restored(self) -> float | None:
-        """Cosine of photo and restoration."""
-        return None if self.plugged is None else self.plugged.cosine(self.plugged.restored)
-
-    @property
-    def plugged_turned(self) -> float | None:
-        """Cosine of photo and its own view through the grid."""
-        return None if self.plugged is None else self.plugged.cosine(self.plugged.turned)
-
-    @property
-    def plugged_views(self) -> float | None:
-        """Mean cosine of photo and views."""
-        return None if self.plugged is None else self.plugged.cosine(self.plugged.views)
-
 
 @dataclass(frozen=True)
 class PluggedEmbeddings:
