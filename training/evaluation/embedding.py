@@ -59,39 +59,24 @@ class EmbeddingOptions:
             raise ConfigError(f"--embedding-std is {self.embedding_std}, must be above 0")
         if self.embedding is None:
             return None
-        file = FoundFile.check(self.embedding)
-        return Embedding(
-            file=file,
-            crop=self.embedding_crop,
-            colours=self.embedding_colours,
-            mean=self.embedding_mean,
-            std=self.embedding_std,
-            session=open_network(self.embedding),
-        )
+        return Embedding(self, FoundFile.check(self.embedding), open_network(self.embedding))
 
 
 @dataclass(frozen=True)
 class Embedding:
-    """A network and what it wants to see."""
+    """A network, opened."""
 
+    options: EmbeddingOptions
     file: FoundFile
-    crop: Crop
-    colours: Literal["rgb", "bgr"]
-    mean: float
-    """Taken off values of 0-255, before they are divided by `std`."""
-    std: float
     session: Any
     """What `open_network` gives."""
 
     @property
-    def path(self) -> Path:
-        """Of the network."""
-        return self.file.path
-
-    @property
     def described(self) -> str:
         """What its results depend on."""
-        return f"{self.file.sha256[:12]} ({self.crop}, {self.colours}, (x - {self.mean:g}) / {self.std:g})"
+        wants, sha256 = self.options, self.file.sha256[:12]
+        scale = f"(x - {wants.embedding_mean:g}) / {wants.embedding_std:g}"
+        return f"{sha256} ({wants.embedding_crop}, {wants.embedding_colours}, {scale})"
 
     def similarities(self, images: Tensor, targets: Tensor, cameras: Cameras | None) -> Tensor:
         """Cosines (M,) of the embeddings of images and targets (M, 3, S, S) in [-1, 1], both seen by cameras (M).
@@ -109,16 +94,17 @@ class Embedding:
         size = entry.shape[-1]
         boxes = self._boxes(len(images), images.shape[-1], cameras)
         crops = torch.stack([crop_image(image, box, size) for image, box in zip(images, boxes, strict=True)])
-        pixels = crops.float().mul(127.5).add(127.5).sub(self.mean).div(self.std)
-        if self.colours == "bgr":
+        wants = self.options
+        pixels = crops.float().mul(127.5).add(127.5).sub(wants.embedding_mean).div(wants.embedding_std)
+        if wants.embedding_colours == "bgr":
             pixels = pixels.flip(1)
         batch = 1 if entry.shape[0] == 1 else BATCH
         outputs = [self._run(entry.name, part.numpy()) for part in pixels.split(batch)]
         embeddings = torch.from_numpy(np.concatenate(outputs)).float()
         if embeddings.ndim != 2 or len(embeddings) != len(images) or not bool(embeddings.isfinite().all()):
             raise ConfigError(
-                f"--embedding: {self.path}: its first output of {len(images)} pictures is {tuple(embeddings.shape)} or "
-                f"not finite, must be a row of numbers a picture; {FOR_ONE}"
+                f"--embedding: {self.file.path}: its first output of {len(images)} pictures is "
+                f"{tuple(embeddings.shape)} or not finite, must be a row of numbers a picture; {FOR_ONE}"
             )
         return embeddings
 
@@ -128,12 +114,12 @@ class Embedding:
         except Exception as error:  # of onnxruntime's own many kinds
             reason = " ".join(str(error).split())
             raise ConfigError(
-                f"--embedding: {self.path}: it doesn't run on {len(pixels)} pictures ({reason:.120}); {FOR_ONE}"
+                f"--embedding: {self.file.path}: it doesn't run on {len(pixels)} pictures ({reason:.120}); {FOR_ONE}"
             ) from None
         return first
 
     def _boxes(self, count: int, size: int, cameras: Cameras | None) -> list[CropBox]:
-        if self.crop == "whole":
+        if self.options.embedding_crop == "whole":
             return [CropBox(size / 2, size / 2, size)] * count
         if cameras is None:
             raise ConfigError("--embedding-crop arcface needs cameras, and these pictures have none; use whole")

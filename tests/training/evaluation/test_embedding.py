@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,6 +37,11 @@ def plugged(path: Path) -> Embedding:
     return found
 
 
+def wanting(plug: Embedding, **changes: Any) -> Embedding:
+    """The same network, to see something else."""
+    return replace(plug, options=replace(plug.options, **changes))
+
+
 @pytest.fixture
 def plug(make_onnx: Callable[..., Path]) -> Embedding:
     """A network that gives the picture back, row by row."""
@@ -53,8 +59,8 @@ def test_network_sees_what_it_wants(plug: Embedding, pictures: torch.Tensor, mak
         return plug._read(pictures, CAMERAS).unflatten(1, (3, SIZE, SIZE))
 
     torch.testing.assert_close(seen(plug), pictures, atol=1e-5, rtol=0)
-    torch.testing.assert_close(seen(replace(plug, colours="bgr")), pictures.flip(1), atol=1e-5, rtol=0)
-    bytes_over_2 = seen(replace(plug, mean=0, std=2))
+    torch.testing.assert_close(seen(wanting(plug, embedding_colours="bgr")), pictures.flip(1), atol=1e-5, rtol=0)
+    bytes_over_2 = seen(wanting(plug, embedding_mean=0, embedding_std=2))
     torch.testing.assert_close(bytes_over_2, (pictures + 1) * 127.5 / 2, atol=1e-3, rtol=0)
     one_at_a_time = make_onnx([1, 3, SIZE, SIZE])
     torch.testing.assert_close(seen(plugged(one_at_a_time)), seen(plug))
@@ -110,7 +116,7 @@ def test_whole_pictures_reach_the_arcface_crop(plug: Embedding) -> None:
     y, x = torch.meshgrid(*[torch.arange(size) + 0.5] * 2, indexing="ij")
     dot = torch.exp(-((x - nose[0]) ** 2 + (y - nose[1]) ** 2) / 2 / 6**2)
     picture = (2 * dot - 1).float().expand(1, 3, size, size)
-    seen = replace(plug, crop="arcface")._read(picture, CAMERAS[0]).view(3, SIZE, SIZE)[0] + 1
+    seen = wanting(plug, embedding_crop="arcface")._read(picture, CAMERAS[0]).view(3, SIZE, SIZE)[0] + 1
     weights = seen / seen.sum()
     at = (torch.arange(SIZE) + 0.5) / SIZE * 112
     assert float(weights.sum(0) @ at) == pytest.approx(ARCFACE_POINTS[2][0], abs=2)
@@ -120,7 +126,7 @@ def test_whole_pictures_reach_the_arcface_crop(plug: Embedding) -> None:
 def test_arcface_crop_needs_cameras(plug: Embedding, pictures: torch.Tensor) -> None:
     assert plug.similarities(pictures, pictures, None).tolist() == pytest.approx([1, 1, 1])
     with pytest.raises(ConfigError, match="--embedding-crop arcface needs cameras"):
-        replace(plug, crop="arcface").similarities(pictures, pictures, None)
+        wanting(plug, embedding_crop="arcface").similarities(pictures, pictures, None)
 
 
 @pytest.mark.parametrize("shape", [["n", 3, 8, 9], ["n", 3, "h", "w"], ["n", 8, 8, 3], [4, 3, 8, 8], [3, 8, 8]])

@@ -151,7 +151,7 @@ def unit(degrees: float) -> tuple[float, float]:
     return (math.cos(math.radians(degrees)), math.sin(math.radians(degrees)))
 
 
-def test_a_given_network_tells_photos_apart(tmp_path: Path) -> None:
+def test_a_given_network_tells_photos_apart() -> None:
     """By angles: a's views lie 30° from a and 60° from b, and b's 20° from b and 70° from a."""
     a = replace(SCORES, plugged=PluggedEmbeddings(unit(0), unit(10), unit(20), unit(30)))
     b = replace(SCORES, name="b.png", plugged=PluggedEmbeddings(unit(90), unit(90), unit(100), unit(70)))
