@@ -6,7 +6,7 @@
 
 import warp as wp
 
-from .device import HairValues, SkinValues, mix
+from .device import HairValues, PaintValues, SkinValues, mix
 from .patch import Material
 from .strands import hull_hair, lash_hair, shell_beard, shell_hair
 
@@ -39,6 +39,7 @@ class Geometry:
     left_eye: wp.vec3
     backdrop: wp.array2d(dtype=wp.vec3)  # latitude-longitude map
     seed: wp.uint32
+    paint: PaintValues
 
 
 @wp.struct

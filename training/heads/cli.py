@@ -40,6 +40,9 @@ class Options:
     """Rays a pixel: 1, 4, 9 or 16."""
     margin: float = 1.0
     """Show this many times the canonical view (1..2) at the same pixel scale, so that training can jitter crops."""
+    wild: float = 0.0
+    """Share of heads, 0..1, that nobody has: bent, lopsided and painted, the same from every side. Networks that have
+    seen such draw what a photo shows, and not the next best synthetic head."""
     first_seed: int = 0
     """Seed of the first identity."""
     workers: int = field(default_factory=cores)
@@ -77,7 +80,15 @@ def _render(options: Options) -> None:
 
     if not 1 <= options.workers <= 256:
         raise ConfigError(f"workers is {options.workers}; expected 1..256")
-    heads = HeadSet(options.first_seed, options.count, options.views, options.size, options.samples, options.margin)
+    heads = HeadSet(
+        options.first_seed,
+        options.count,
+        options.views,
+        options.size,
+        options.samples,
+        options.margin,
+        options.wild,
+    )
     fresh = _render_with_progress(options, heads)
     print(f"wrote {options.out}: {heads.count} identities, {fresh} of them now")
     if options.sheet:

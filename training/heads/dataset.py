@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,6 +20,9 @@ from nvb_core.staging import locked, writing
 
 from ..processes import in_processes
 from .views import sample_view_cameras, with_margin
+
+if TYPE_CHECKING:
+    from .identity import Identity
 
 INDEX = "dataset.json"
 INDEX_EVERY = 100  # finished identities
@@ -36,6 +39,7 @@ class HeadSet:
     size: int  # pixels of the canonical view, without the margin
     samples: int  # rays a pixel
     margin: float  # images show this many times the canonical view, at the same pixel scale
+    wild: float = 0.0  # share of heads that nobody has
 
     def __post_init__(self) -> None:
         limits = {
@@ -45,6 +49,7 @@ class HeadSet:
             "size": (16, 2048),
             "samples": (1, 16),
             "margin": (1.0, 2.0),
+            "wild": (0.0, 1.0),
         }
         for name, (low, high) in limits.items():
             value = getattr(self, name)
@@ -64,6 +69,12 @@ class HeadSet:
     def cameras(self, seed: int) -> Cameras:
         return with_margin(sample_view_cameras(seed, self.views), self.image_size / self.size)
 
+    def identity(self, seed: int) -> Identity:
+        from .identity import sample_identity, sample_wild_identity
+
+        wild = np.random.default_rng([seed, 11]).random() < self.wild
+        return sample_wild_identity(seed) if wild else sample_identity(seed)
+
     def meta(self) -> dict[str, Any]:
         """What must agree for two runs to fill one folder."""
         return {
@@ -72,6 +83,7 @@ class HeadSet:
             "size": self.size,
             "samples": self.samples,
             "margin": self.image_size / self.size,
+            "wild": self.wild,
         }
 
 
@@ -87,6 +99,7 @@ def pending(folder: Path, heads: HeadSet) -> list[int]:
             found = json.loads(index.read_text()).get("meta", {})
         except (ValueError, AttributeError) as error:
             raise ConfigError(f"{index} is not a dataset index; choose another --out") from error
+        found = {"wild": 0.0, **found}  # older folders don't say
         wrong = [f"{k} {found.get(k)} (not {v})" for k, v in heads.meta().items() if found.get(k) != v]
         if wrong:
             raise ConfigError(
@@ -109,11 +122,10 @@ def write_set_index(folder: Path, heads: HeadSet) -> None:
 def render_subject(folder: Path, heads: HeadSet, seed: int, device: str) -> None:
     """Render one identity into a hidden folder and move it into place whole."""
     from .expression import sample_expression
-    from .identity import sample_identity
     from .render import render
     from .scene import build_scene
 
-    scene = build_scene(sample_identity(seed), sample_expression(seed), heads.size, device)
+    scene = build_scene(heads.identity(seed), sample_expression(seed), heads.size, device)
     views = render(scene, heads.cameras(seed), heads.image_size, heads.samples)
     part = folder / f".{seed:08d}.{os.getpid()}"
     try:

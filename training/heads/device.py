@@ -44,6 +44,7 @@ HairValues = _mirror(looks.Hair)
 ClothValues = _mirror(looks.Cloth)
 LightValues = _mirror(looks.Light)
 BackdropValues = _mirror(looks.Backdrop)
+PaintValues = _mirror(looks.Paint)
 MIRRORS = {
     looks.Skin: SkinValues,
     looks.Eyes: EyesValues,
@@ -51,6 +52,7 @@ MIRRORS = {
     looks.Cloth: ClothValues,
     looks.Light: LightValues,
     looks.Backdrop: BackdropValues,
+    looks.Paint: PaintValues,
 }
 
 

@@ -6,7 +6,7 @@ Every group of choices draws from its own stream of the seed, so that one group'
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -16,6 +16,7 @@ from nvb_core.errors import ConfigError
 from .basis import load_basis, smoothstep
 from .look import Cloth, Eyes, Hair, Look, Skin, color, linear, sample_backdrop, sample_light, skin_color
 from .shape import Phenotype
+from .wild import Bend, sample_bend, sample_paint, wild_changes
 
 Style = Literal["bald", "buzz", "short", "crop", "curly", "afro", "long", "bob"]
 STYLES: tuple[Style, ...] = ("bald", "buzz", "short", "crop", "curly", "afro", "long", "bob")
@@ -102,6 +103,7 @@ class Identity:
     glasses: Glasses | None
     cloth_thickness: float
     look: Look
+    bend: Bend | None = None
 
 
 def sample_identity(seed: int) -> Identity:
@@ -137,6 +139,13 @@ def sample_identity(seed: int) -> Identity:
         cloth_thickness=float(extra.uniform(0.004, 0.010)),
         look=look,
     )
+
+
+def sample_wild_identity(seed: int) -> Identity:
+    """The person of a seed, deformed and painted as nobody is (`wild`); same errors."""
+    person, rng = sample_identity(seed), np.random.default_rng([seed, 10])
+    changes = wild_changes(rng, person.changes)
+    return replace(person, changes=changes, bend=sample_bend(rng), look=replace(person.look, paint=sample_paint(rng)))
 
 
 def _sample_phenotype(rng: np.random.Generator) -> Phenotype:

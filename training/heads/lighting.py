@@ -20,7 +20,15 @@ from .casting import (
     backdrop_color,
 )
 from .device import ClothValues, EyesValues, HairValues, LightValues, SkinValues, Surface, mix
-from .materials import cloth_surface, eye_surface, plain_surface, skin_surface, teeth_surface, tongue_surface
+from .materials import (
+    cloth_surface,
+    eye_surface,
+    painted,
+    plain_surface,
+    skin_surface,
+    teeth_surface,
+    tongue_surface,
+)
 from .strands import hair_albedo, light_hair
 
 
@@ -73,9 +81,11 @@ def surface_of(
     s = Surface()
     if hit.material == SKIN:
         s = skin_surface(skin, hair, geo.seed, r, hit.normal, hit.masks, hit.layer[1], footprint)
+        s.albedo = painted(geo.paint, geo.seed, r, footprint, s.albedo)
         s.occlusion = occlusion
     elif hit.material == CLOTH:
         s = cloth_surface(cloth, geo.seed, r, hit.normal, footprint)
+        s.albedo = painted(geo.paint, geo.seed, r, footprint, s.albedo)
         s.occlusion = occlusion
     elif hit.material == EYE:
         centre = geo.left_eye
@@ -94,12 +104,13 @@ def surface_of(
 
 
 @wp.func
-def shade_hair(geo: Geometry, hair: HairValues, light: LightValues, hit: Hit, v: wp.vec3) -> wp.vec3:
+def shade_hair(geo: Geometry, hair: HairValues, light: LightValues, hit: Hit, v: wp.vec3, footprint: float) -> wp.vec3:
     albedo = hair_albedo(hair.dark, hair.light, geo.seed, hit.rest, hit.grain)
     height = hit.layer[2]
     if hit.material == BEARD:
         albedo = hair_albedo(hair.beard_dark, hair.beard_light, geo.seed, hit.rest, hit.grain)
         height = 0.4 + 0.6 * height
+    albedo = painted(geo.paint, geo.seed, hit.rest, footprint, albedo)
     n = hit.normal
     occlusion = hit.layer[0] * (0.30 + 0.70 * height)
     color = wp.cw_mul(albedo, mix(light.ground, light.sky, 0.5 + 0.5 * n[1])) * occlusion
@@ -123,7 +134,7 @@ def shade(
 ) -> wp.vec3:
     v = -d
     if hit.material == HAIR or hit.material == BEARD or hit.material == HULL:
-        return shade_hair(geo, hair, light, hit, v)
+        return shade_hair(geo, hair, light, hit, v, footprint)
     s = surface_of(geo, skin, eyes, hair, cloth, light.lens_tint, hit, footprint)
     n = s.normal
     color = wp.cw_mul(s.albedo, mix(light.ground, light.sky, 0.5 + 0.5 * n[1])) * s.occlusion

@@ -67,6 +67,23 @@ class Cloth:
 
 
 @dataclass(frozen=True)
+class Paint:
+    """What lies over skin, hair and cloth; without amounts, nothing."""
+
+    patches: Color = (0.0, 0.0, 0.0)
+    patch_amount: float = 0.0  # 0..1
+    patch_frequency: float = 1.0  # per metre
+    patch_threshold: float = 0.0  # of noise; patches are where it is above
+    patch_edge: float = 0.1  # of noise; how softly they end
+    lines: Color = (0.0, 0.0, 0.0)
+    line_amount: float = 0.0  # 0..1
+    line_frequency: float = 1.0
+    line_width: float = 0.05  # of noise; lines are where it is nearer to zero
+    grain_amount: float = 0.0  # of brightness
+    grain_frequency: float = 1.0
+
+
+@dataclass(frozen=True)
 class Light:
     key_dir: Vector
     key: Color
@@ -99,6 +116,7 @@ class Look:
     cloth: Cloth
     light: Light
     backdrop: Backdrop
+    paint: Paint = Paint()
 
 
 def linear(rgb: tuple[float, float, float]) -> np.ndarray:

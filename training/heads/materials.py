@@ -10,6 +10,7 @@ from .device import (
     ClothValues,
     EyesValues,
     HairValues,
+    PaintValues,
     SkinValues,
     Surface,
     bump,
@@ -49,6 +50,25 @@ def brow_mask(skin: SkinValues, seed: wp.uint32, r: wp.vec3, footprint: float) -
     )
     grain = 0.5 + 0.9 * noise(seed, 5, hairs) * (0.3 + 0.7 * visible_detail(900.0, footprint))
     return wp.clamp(mask * (0.35 + 0.9 * grain), 0.0, 1.0)
+
+
+@wp.func
+def painted(paint: PaintValues, seed: wp.uint32, r: wp.vec3, footprint: float, bare: wp.vec3) -> wp.vec3:
+    """Albedo with what is painted over it."""
+    albedo = bare
+    if paint.patch_amount > 0.0:
+        n = noise(seed, 90, r * paint.patch_frequency) + 0.4 * noise(seed, 90, r * (2.7 * paint.patch_frequency))
+        low = paint.patch_threshold - paint.patch_edge
+        high = paint.patch_threshold + paint.patch_edge
+        albedo = mix(albedo, paint.patches, paint.patch_amount * smooth(low, high, n))
+    if paint.line_amount > 0.0:
+        n = wp.abs(noise(seed, 91, r * paint.line_frequency))
+        seen = visible_detail(paint.line_frequency, footprint)
+        albedo = mix(albedo, paint.lines, paint.line_amount * seen * smooth(paint.line_width, 0.0, n))
+    if paint.grain_amount > 0.0:
+        n = noise(seed, 92, r * paint.grain_frequency)
+        albedo = albedo * wp.max(0.1, 1.0 + paint.grain_amount * visible_detail(paint.grain_frequency, footprint) * n)
+    return albedo
 
 
 @wp.func

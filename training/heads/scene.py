@@ -20,12 +20,14 @@ from .patch import Material, Patch
 from .regions import Regions, load_regions
 from .shape import blend_identity, pose
 from .upload import Upload, upload
+from .wild import bent_head
 
 VISIBLE_METRES = 0.252  # what the canonical image spans at the origin's distance, on a head of average size
 VISIBLE_WORLD = RADIUS / FOCAL  # the same in world units
 ORIGIN_Y, ORIGIN_Z = 0.031, 0.065  # the head's centre above the middle of eyes and mouth, and behind the face
 FARTHEST = 2.0  # world units: no vertex of a sound head and its shoulders lies farther out
 AVERAGE_EYE_TO_MOUTH, AVERAGE_TOP_TO_MOUTH, AVERAGE_DEPTH = 0.068, 0.189, 0.152
+SKULL = 0.95  # least share of the head's joint in a vertex of the skull
 PART_MATERIALS = np.array([Material.SKIN, Material.EYE, Material.TEETH, Material.TONGUE, Material.LASH, Material.HULL])
 
 
@@ -76,9 +78,12 @@ def build_scene(
     patches = [_base_patch(identity, head, amount, regions), *grow_hair(identity, head, amount, regions, pixel)]
     if identity.glasses:
         patches += make_glasses(identity.glasses, vertices, basis.rest, regions)
+    landmarks = _landmarks(vertices, regions)
+    if identity.bend:
+        skull = vertices[: len(coarse)][basis.weights[:, 4].numpy() > SKULL]
+        patches, landmarks = bent_head(identity.bend, patches, landmarks, skull)
     placed = tuple(_to_world(patch, scale, origin) for patch in patches)
-    landmarks = torch.from_numpy((_landmarks(vertices, regions) - origin) * scale)
-    return Scene(identity, expression, placed, landmarks, scale, device)
+    return Scene(identity, expression, placed, torch.from_numpy((landmarks - origin) * scale), scale, device)
 
 
 def _hold_tongue(coarse: np.ndarray, expression: Expression) -> None:
@@ -91,7 +96,7 @@ def _hold_tongue(coarse: np.ndarray, expression: Expression) -> None:
 def frame(neutral: np.ndarray) -> tuple[float, np.ndarray]:
     """-> (world units per metre, origin (3,) in metres), as an aligned photo has it: by eyes, mouth and crown."""
     basis = load_basis()
-    skull = neutral[basis.weights[:, 4].numpy() > 0.95]
+    skull = neutral[basis.weights[:, 4].numpy() > SKULL]
     eye = neutral[basis.coarse_part_vertices(Part.EYE), 1].mean()
     mouth = neutral[basis.masks["lips"] > 0.5, 1].mean()
     top = skull[:, 1].max()

@@ -26,7 +26,7 @@ class Upload(NamedTuple):
 
 def upload(identity: Identity, patches: Sequence[Patch], regions: Regions, device: str) -> Upload:
     from .casting import Geometry
-    from .device import wp
+    from .device import to_device, wp
 
     points, triangles = _join([(p.points, p.triangles) for p in patches])
     mesh = _mesh(points, triangles, device)
@@ -47,6 +47,7 @@ def upload(identity: Identity, patches: Sequence[Patch], regions: Regions, devic
     geometry.right_eye, geometry.left_eye = (wp.vec3(*map(float, eye)) for eye in regions.eyes)
     geometry.backdrop = _backdrop(identity, device)
     geometry.seed = _noise_seed(identity)
+    geometry.paint = to_device(identity.look.paint)
     return Upload(geometry, (mesh, casters))
 
 

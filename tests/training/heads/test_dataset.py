@@ -70,6 +70,27 @@ def test_other_settings_need_another_folder(folder: Path, option: tuple[str, str
     assert (folder / "dataset.json").read_bytes() == before
 
 
+def test_a_share_of_the_heads_is_wild(folder: Path, tmp_path: Path) -> None:
+    tame, half, wild = (HeadSet(0, 200, 2, 16, 1, 1.25, share) for share in (0.0, 0.5, 1.0))
+    people = [half.identity(seed).bend is not None for seed in half.seeds]
+    assert sum(people) == pytest.approx(100, abs=25)
+    assert all(wild.identity(seed).bend is not None and tame.identity(seed).bend is None for seed in range(5))
+    run(tmp_path, "--wild", "1")
+    assert all((image != pixels(folder)[name]).any() for name, image in pixels(tmp_path).items())
+    assert read_index(tmp_path).meta["wild"] == 1
+    with pytest.raises(ConfigError, match=r"already holds images of other settings: wild 1\.0 \(not 0\.0\)"):
+        run(tmp_path)
+
+
+def test_a_folder_from_before_wild_heads_goes_on(tmp_path: Path) -> None:
+    run(tmp_path)
+    index = json.loads((tmp_path / "dataset.json").read_text())
+    del index["meta"]["wild"]
+    (tmp_path / "dataset.json").write_text(json.dumps(index))
+    run(tmp_path, "--count", "3")
+    assert len(read_index(tmp_path).paths) == 6
+
+
 def test_a_foreign_index_is_refused(tmp_path: Path) -> None:
     (tmp_path / "dataset.json").write_text("[1, 2")
     with pytest.raises(ConfigError, match="not a dataset index"):
