@@ -1,4 +1,4 @@
-"""Convert other data sets for training, and look at any."""
+"""Convert other data sets for training, look at any, and draw pictures of nothing."""
 
 from __future__ import annotations
 
@@ -162,15 +162,51 @@ class Sheet:
         print(f"wrote {self.out}")
 
 
+@dataclass(frozen=True)
+class Leaves:
+    """Pictures of nothing (dead leaves), so that step 1 learns to restore more than heads; no cameras.
+
+    The same seed gives the same picture. The same command goes on after an interruption; more pictures go into the same
+    folder with a larger --count.
+    """
+
+    out: Path
+    """Folder to write."""
+    count: int = 1000
+    """Pictures."""
+    size: int = 128
+    """Pixels on a side without the margin, 16-2048."""
+    margin: float = 1.25
+    """Draw this many times as far (1 to 2), so that training can jitter crops."""
+    first_seed: int = 0
+    """Seed of the first picture."""
+
+    def __post_init__(self) -> None:
+        if not 16 <= self.size <= 2048:
+            raise ConfigError(f"--size is {self.size}, must be in 16-2048")
+        if not 1 <= self.margin <= 2:
+            raise ConfigError(f"--margin is {self.margin}, must be in 1-2")
+        if self.count < 1 or not 0 <= self.first_seed <= 10**8 - self.count:
+            raise ConfigError(f"--count {self.count} from --first-seed {self.first_seed}: seeds must be in 0-99999999")
+
+    def run(self) -> None:
+        """Draw and write."""
+        from .leaves import write_leaves
+
+        fresh = write_leaves(self.out, self.count, self.size, self.margin, self.first_seed)
+        print(f"wrote {self.out}: {self.count} pictures, {fresh} of them now")
+
+
 Command = (
     Annotated[Convert, subcommand("convert")]
     | Annotated[NeRSemble, subcommand("nersemble")]
     | Annotated[Sheet, subcommand("sheet")]
+    | Annotated[Leaves, subcommand("leaves")]
 )
 
 
 def main(argv: Sequence[str]) -> int:
     """Run `nvb-face data`. Raises NVBError."""
-    command: Convert | NeRSemble | Sheet = tyro.cli(Command, args=list(argv), prog="nvb-face data")
+    command: Convert | NeRSemble | Sheet | Leaves = tyro.cli(Command, args=list(argv), prog="nvb-face data")
     command.run()
     return 0
