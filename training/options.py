@@ -238,6 +238,9 @@ class Step1Options(RunOptions):
     ema_decay: float = 0.9995
     degradation: DegradationName = "train"
     """How bad inputs are made: the mix for training, or one preset; `level0` leaves them clean."""
+    noisy_share: float = 0.0
+    """Share of timesteps drawn from the noisier half alone (chosen; the paper draws evenly). What is sampled in one or
+    two steps is decided there, and so is what the encoder has to say."""
     latent_weight: float = 0.5
     """Weight of predicting the clean latents from the features alone (chosen; the paper has no such loss). Without a
     pretrained U-Net the encoder would have to wait for it."""
@@ -248,6 +251,8 @@ class Step1Options(RunOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         _require_not_negative(self, "latent_weight", "camera_weight")
+        if not 0 <= self.noisy_share <= 1:
+            raise ConfigError(f"noisy_share is {self.noisy_share}, must be in 0–1")
         if self.init is None and self.base is None:
             raise ConfigError("nothing to start from; name a checkpoint with --init or Stable Diffusion with --base")
         if self.prediction_type and (self.init or not self.base):

@@ -58,10 +58,14 @@ class DenoisingTarget:
         return signal * noisy - noise * predicted if self.predicts_v else (noisy - noise * predicted) / signal
 
 
-def draw_timesteps(model: NVBModel, count: int, generator: torch.Generator) -> Tensor:
-    """Uniform training timesteps (count,)."""
-    top = model.config.schedule.train_timesteps
-    return torch.randint(0, top, (count,), generator=generator, device=generator.device)
+def draw_timesteps(model: NVBModel, count: int, generator: torch.Generator, noisy_share: float = 0.0) -> Tensor:
+    """Uniform training timesteps (count,), but for a share of them that is of the noisier half alone."""
+    top, device = model.config.schedule.train_timesteps, generator.device
+    timesteps = torch.randint(0, top, (count,), generator=generator, device=device)
+    if not noisy_share:
+        return timesteps
+    raised = torch.rand(count, generator=generator, device=device) < noisy_share
+    return torch.where(raised, (timesteps + top) // 2, timesteps)
 
 
 class LatentHead(nn.Module):
@@ -101,7 +105,7 @@ class Step1Network(nn.Module):
     def forward(self, batch: RestorationBatch, generator: torch.Generator) -> dict[str, Tensor]:
         """Losses of a batch at random timesteps."""
         model = self.model
-        timesteps = draw_timesteps(model, len(batch.lq), generator)
+        timesteps = draw_timesteps(model, len(batch.lq), generator, self.options.noisy_share)
         with torch.no_grad():
             latents = model.vae.encode(batch.target).float()
         noisy, target = self.target(latents, timesteps, generator)

@@ -69,6 +69,12 @@ def test_step2_values_outside_their_range(name: str, value: Any) -> None:
         make("step2", **{name: value})
 
 
+def test_step1_values_outside_their_range() -> None:
+    make("step1", noisy_share=1.0)
+    with pytest.raises(ConfigError, match=r"noisy_share is 1\.1, must be in 0–1"):
+        make("step1", noisy_share=1.1)
+
+
 def test_something_must_train_the_views() -> None:
     make("step2", denoised_views=0)
     with pytest.raises(ConfigError, match="nothing would train the views"):

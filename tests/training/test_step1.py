@@ -64,6 +64,16 @@ def test_timesteps_cover_the_whole_schedule() -> None:
     assert draw_timesteps(model, 500, torch.Generator().manual_seed(0)).unique().tolist() == list(range(7))
 
 
+def test_a_share_of_the_timesteps_is_of_the_noisier_half_alone() -> None:
+    model = NVBModel(replace(tiny_config(), schedule=replace(SCHEDULES["v_prediction"], train_timesteps=8)))
+    for share, low in ((1.0, 0.0), (0.5, 0.25)):
+        timesteps = draw_timesteps(model, 4000, torch.Generator().manual_seed(0), share)
+        assert timesteps.max() == 7
+        assert (timesteps < 4).float().mean() == pytest.approx(low, abs=0.03)
+        upper = timesteps.bincount()[4:]
+        assert upper.max() < 1.15 * upper.min()
+
+
 @pytest.mark.parametrize("camera_weight", [0.0, 1.0])
 def test_trains_what_it_says_alone(tmp_path: Path, faces: Path, tiny_checkpoint: Path, camera_weight: float) -> None:
     assert train(options(tmp_path, faces, tiny_checkpoint, camera_weight=camera_weight)) == 2
