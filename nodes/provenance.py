@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -12,7 +13,7 @@ import folder_paths
 from ..nvb_core.checkpoint import read_metadata
 from ..nvb_core.errors import NVBError
 from ..nvb_core.fit import FIT_STEPS
-from ..nvb_core.provenance import Provenance
+from ..nvb_core.provenance import Provenance, source_name
 from .files import checkpoint_path, pack_version, sha256
 
 SAMPLERS = ("NVBDDIMSampler", "NVBNovelViews")
@@ -21,6 +22,9 @@ APPLY = "NVBApplyToModel"
 GRIDS = ("NVBBuildGrid", "NVBNovelViews")
 LOADERS = ("NVBLoader", "NVBNovelViews")
 PHOTOS = ("LoadImage",)
+PICTURES = {"IMAGE", "VIDEO"}
+PLAIN = {"STRING", "INT", "FLOAT", "BOOLEAN", "COMBO"}
+"""Types of values that a loader of pictures may be given."""
 UNKNOWN = "unknown"
 UNKNOWN_NUMBER = -1
 
@@ -41,8 +45,7 @@ def provenance_of(prompt: Prompt | None, node_id: str | None) -> Provenance:
     samplers = [inputs for name, inputs in ancestors(graph, node, draws) if draws(name, inputs)]
     models = [_model(loader.get("checkpoint")) for loader in _inputs(nodes, LOADERS)]
     model, weights_sha256, own_steps = _sole(models, (UNKNOWN, UNKNOWN, UNKNOWN_NUMBER))
-    photos = [_photo(photo.get("image")) for photo in _inputs(nodes, PHOTOS)]
-    source, source_sha256 = _sole(photos, (UNKNOWN, UNKNOWN))
+    source, source_sha256 = _sole(list(_photos(graph, node)), (UNKNOWN, UNKNOWN))
     return Provenance(
         model=model,
         weights_sha256=weights_sha256,
@@ -84,6 +87,38 @@ def ancestors(
                 yield name, its_inputs
 
 
+def _photos(prompt: Prompt, node_id: str) -> Iterator[tuple[str, str]]:
+    """Name and hash of each picture that a node's come from; of what isn't loaded from a photo's file, "unknown".
+
+    Masks say where a face is, not which.
+    """
+    queue, seen = [node_id], {node_id}
+    while queue:
+        node = prompt.get(queue.pop(0), {})
+        name, inputs = node.get("class_type", ""), node.get("inputs", {})
+        links = [value for value in inputs.values() if isinstance(value, list) and len(value) == 2]
+        above = [(str(key), _link_type(prompt, str(key), output)) for key, output in links if str(key) in prompt]
+        if name in PHOTOS:
+            yield _photo(inputs.get("image"))
+        elif PICTURES & {*_output_types(name)} and not {kind for _, kind in above} - PLAIN:
+            yield UNKNOWN, UNKNOWN
+        found = {key for key, kind in above if kind != "MASK"} - seen
+        queue += found
+        seen |= found
+
+
+def _output_types(name: str) -> list[str]:
+    """Of a class of nodes; none if it isn't known."""
+    core: Any = import_module("nodes")  # ComfyUI's, not this package
+    types = getattr(core.NODE_CLASS_MAPPINGS.get(name), "RETURN_TYPES", ())
+    return [kind if isinstance(kind, str) else "COMBO" for kind in types]  # which lists its choices
+
+
+def _link_type(prompt: Prompt, node_id: str, output: Any) -> str:
+    types = _output_types(prompt[node_id].get("class_type", ""))
+    return types[output] if isinstance(output, int) and output < len(types) else UNKNOWN
+
+
 def _inputs(nodes: Iterable[tuple[str, dict[str, Any]]], names: tuple[str, ...]) -> list[dict[str, Any]]:
     """Inputs of the nodes of these classes."""
     return [inputs for name, inputs in nodes if name in names]
@@ -121,4 +156,4 @@ def _photo(name: Any) -> tuple[str, str]:
     if not isinstance(name, str) or not folder_paths.exists_annotated_filepath(name):
         return UNKNOWN, UNKNOWN
     path = Path(folder_paths.get_annotated_filepath(name))
-    return path.name, sha256(path)
+    return source_name(path), sha256(path)

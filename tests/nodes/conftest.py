@@ -52,8 +52,9 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pack]:
         yield Pack(server, root)
     finally:
         for name in set(sys.modules) - set(before):
-            if name.partition(".")[0] in (NAME, "comfy", "comfy_api", "comfy_execution", "folder_paths", "server"):
+            if name.partition(".")[0] in (NAME, *(module.partition(".")[0] for module in server.modules())):
                 del sys.modules[name]
+        sys.modules.update({name: before[name] for name in server.modules() if name in before})
 
 
 @pytest.fixture(scope="module")

@@ -67,6 +67,25 @@ OPERATIONS = SimpleNamespace(
 )
 
 
+NODE_CLASSES = {
+    name: SimpleNamespace(RETURN_TYPES=types)
+    for name, types in {
+        "LoadImage": ("IMAGE", "MASK"),
+        "LoadImageOutput": ("IMAGE", "MASK"),
+        "LoadVideo": ("VIDEO",),
+        "GetVideoComponents": ("IMAGE", "AUDIO", "FLOAT"),
+        "ImageScale": ("IMAGE",),
+        "ImageToMask": ("MASK",),
+        "EmptyImage": ("IMAGE",),
+        "PrimitiveInt": ("INT",),
+        "Choice": (["a", "b"],),
+        "NVBAlignFace": ("IMAGE", "NVB_CROP", "MASK"),
+        "VAEDecode": ("IMAGE",),
+        "EmptyLatentImage": ("LATENT",),
+    }.items()
+}
+
+
 class VAE:
     def __init__(self, sd: dict[str, Any], dtype: torch.dtype) -> None:
         self.vae_dtype = dtype
@@ -151,6 +170,7 @@ class Server:
                 throw_exception_if_processing_interrupted=self.check_interrupt,
             ),
             "folder_paths": self._folder_paths(),
+            "nodes": _module("nodes", NODE_CLASS_MAPPINGS=NODE_CLASSES),
             "server": _module("server", PromptServer=SimpleNamespace(instance=self._prompt_server())),
         }
 

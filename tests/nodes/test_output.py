@@ -195,6 +195,42 @@ def test_provenance_names_nothing_that_only_some_of_the_pictures_are_of(pack: Pa
     assert of_two.statement.startswith("AI-generated image")
 
 
+def test_provenance_names_the_photo_that_views_come_from_and_no_other_picture(pack: Pack) -> None:
+    inputs = pack.server.folder / "input"
+    inputs.mkdir(exist_ok=True)
+    (inputs / "photo.jpg").write_bytes(b"photo")
+    (inputs / "mask.png").write_bytes(b"mask")
+    (inputs / os.fsdecode(b"caf\xe9.jpg")).write_bytes(b"old archive")
+    provenance_of = pack.module("nodes.provenance").provenance_of
+
+    def node(class_type: str, **values: Any) -> dict[str, Any]:
+        return {"class_type": class_type, "inputs": values}
+
+    def source(image: str, **nodes: dict[str, Any]) -> str:
+        """Of views of a face that is cut out of this node's picture where a mask says."""
+        masked = {
+            "7": node("LoadImage", image="mask.png"),
+            "8": node("ImageToMask", image=["7", 0]),
+            "9": node("NVBAlignFace", image=[image, 0], mask=["8", 0]),
+            "11": node("NVBDDIMSampler", seed=1, view_features=["9", 0]),
+            "10": node("NVBSaveViews", images=["11", 0]),
+        }
+        return str(provenance_of({**nodes, **masked}, "10").source)
+
+    photo = node("LoadImage", image="photo.jpg")
+    assert source("1", **{"1": photo}) == "photo.jpg"
+    scaled = {"1": photo, "2": node("ImageScale", image=["1", 0], width=["3", 0]), "3": node("PrimitiveInt", value=8)}
+    assert source("2", **scaled) == "photo.jpg"
+    assert source("1", **{"1": node("LoadImage", image=os.fsdecode(b"caf\xe9.jpg"))}) == "caf?.jpg"
+    video = {"1": node("LoadVideo", file="clip.mp4"), "2": node("GetVideoComponents", video=["1", 0])}
+    drawn = {"1": node("EmptyLatentImage"), "2": node("VAEDecode", samples=["1", 0])}
+    given = {"1": node("Choice"), "2": node("LoadImageOutput", image=["1", 0])}
+    for graph in (video, drawn, given, {"2": node("EmptyImage")}, {"2": node("Unheard of")}):
+        assert source("2", **graph) == "unknown"
+    batch = node("ImageBatch", image1=["1", 0], image2=["2", 0])
+    assert source("3", **{"1": photo, "2": node("LoadImageOutput", image="b.png"), "3": batch}) == "unknown"
+
+
 # ---- the loader ----
 
 
