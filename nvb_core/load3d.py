@@ -37,7 +37,7 @@ def camera_from_load3d(info: Any, scene_scale: float = 0.0) -> Cameras:
     if distance < 1e-9:
         raise CameraError(f"{NAME}: position and target are the same point; move the viewer's camera away")
     position = offset / scene_scale if scene_scale else offset * (RADIUS / distance)
-    upright = Cameras.look_at(position, fov_deg=_fov_deg(info) if scene_scale else DEFAULT_FOV_DEG)
+    upright = Cameras.look_at(position, up=_up(position), fov_deg=_fov_deg(info) if scene_scale else DEFAULT_FOV_DEG)
     if info.get("quaternion") is None:
         return upright
     cam2world = upright.cam2world.clone()
@@ -62,6 +62,12 @@ def camera_to_load3d(camera: Cameras, scene_scale: float = 1.0) -> dict[str, Any
         "fov": math.degrees(2 * math.atan(0.5 / focal)),
         "aspect": 1.0,
     }
+
+
+def _up(position: Tensor) -> tuple[float, float, float]:
+    """Which way is up in an upright picture from a position (3,): from straight above or below, as three.js has it."""
+    x, y, z = position.tolist()
+    return (0.0, 1.0, 0.0) if math.hypot(x, z) > 1e-6 * abs(y) else (0.0, 0.0, -math.copysign(1.0, y))
 
 
 def _fov_deg(info: dict[str, Any]) -> float:

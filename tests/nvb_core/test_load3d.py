@@ -77,6 +77,15 @@ def test_a_quaternion_brings_the_roll() -> None:
         torch.testing.assert_close(rolled.cam2world, Cameras.from_angles(0, roll_deg=90).cam2world)
 
 
+@pytest.mark.parametrize(("y", "up"), [(4, -1), (-4, 1)])
+def test_from_straight_above_or_below_the_picture_is_as_in_three_js(y: float, up: float) -> None:
+    """Whose Matrix4.lookAt moves the eye a little toward +z: what is up in the picture is the head's back or front."""
+    cam2world = camera_from_load3d(OLD | {"position": {"x": 0, "y": y, "z": 0}}).cam2world[0]
+    expected = torch.tensor([[1, 0, 0], [0, 0, -math.copysign(1, y)], [0, -up, 0]], dtype=torch.float64)
+    torch.testing.assert_close(cam2world[:3, :3], expected)
+    torch.testing.assert_close(cam2world[:3, 3], torch.tensor([0, math.copysign(RADIUS, y), 0], dtype=torch.float64))
+
+
 @pytest.mark.parametrize("axis", ["x", "y", "z"])
 def test_exact_half_turns(axis: str) -> None:
     turned = torch.tensor([1.0 if name == axis else -1.0 for name in "xyz"], dtype=torch.float64)  # of the axes
@@ -88,7 +97,9 @@ def test_exact_half_turns(axis: str) -> None:
 
 
 @pytest.mark.parametrize("roll_deg", [0, 30, 180, -170])
-@pytest.mark.parametrize(("yaw_deg", "pitch_deg"), [(0, 0), (37, -12), (180, 0), (-90, 80), (120, 89.9)])
+@pytest.mark.parametrize(
+    ("yaw_deg", "pitch_deg"), [(0, 0), (37, -12), (180, 0), (-90, 80), (120, 89.9), (30, 90), (0, -90)]
+)
 @pytest.mark.parametrize("scale", [1.0, 3.5])
 def test_there_and_back_again_is_the_same_camera(
     yaw_deg: float, pitch_deg: float, roll_deg: float, scale: float
