@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import comfy.model_management as memory
+from comfy.utils import ProgressBar
 from comfy_api.latest import io
 from torch import Tensor
 
@@ -61,7 +62,16 @@ class NVBDecode(io.ComfyNode):
         _check(latents, vae.model)
         views_at_once = decoding_chunk(vae.model, vae.patcher.load_device)
         ready(vae.patcher, memory_bytes=decoding_bytes(vae.model, min(views_at_once, len(latents))))
-        images = decode_latents(vae.model, latents, views_at_once, raw=True).to(memory.intermediate_device())
+        bar = ProgressBar(len(latents))
+
+        def on_chunk(done: int) -> None:
+            memory.throw_exception_if_processing_interrupted()
+            bar.update_absolute(done)
+
+        images = decode_latents(
+            vae.model, latents, views_at_once, raw=True, device=memory.intermediate_device(), on_chunk=on_chunk
+        )
+        bar.update_absolute(len(latents))
         return io.NodeOutput(to_comfy(add_watermark(images, strength) if watermark else images))
 
 

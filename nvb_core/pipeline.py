@@ -89,14 +89,20 @@ def predict_cameras(model: NVBModel, crops: Tensor, device: torch.device | None 
 
 def build_grid(model: NVBModel, features: TimeConditioned, source: Cameras, fit_steps: int = 0) -> TimeConditioned:
     """3D latent grid (B, C, z, y, x) per timestep, from features and the B source cameras; see `fit` for fit_steps."""
+    chunks = Chunks(len(source), FACES_AT_ONCE)
 
     @torch.no_grad()
     def compute(timestep: int) -> Tensor:
         value = features.at(timestep).to(next(model.view.volume.parameters()).dtype)  # the encoder may have another
         if len(source) != len(value):
             raise ConfigError(f"{len(source)} source cameras for {len(value)} faces; give one for each")
-        timesteps = torch.full((len(value),), timestep, device=value.device)
-        return model.view.volume(value, source.to_vector().to(value.device, value.dtype), timesteps)
+        camera = source.to_vector().to(value.device, value.dtype)
+
+        def build(start: int, end: int) -> Tensor:
+            timesteps = torch.full((end - start,), timestep, device=value.device)
+            return model.view.volume(value[start:end], camera[start:end], timesteps)
+
+        return torch.cat(list(chunks.map(build)))
 
     if not fit_steps:
         return TimeConditioned(compute)
@@ -171,7 +177,8 @@ def render_views(
     cameras = poses if isinstance(poses, Cameras) else poses.resolve(source)
     views = ViewFeatures(model, build_grid(model, features, source, options.fit_steps), [cameras])
     latents = sample_views(model, views, options, on_step, should_cancel)
-    return RenderedViews(decode_latents(model, latents, options.views_per_chunk).cpu(), cameras, source)
+    images = decode_latents(model, latents, options.views_per_chunk, device="cpu")
+    return RenderedViews(images, cameras, source)
 
 
 @torch.no_grad()

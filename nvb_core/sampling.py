@@ -184,13 +184,27 @@ def sample_latents(
 
 
 @torch.no_grad()
-def decode_latents(model: NVBModel, latents: Tensor, views_per_chunk: int = 0, raw: bool = False) -> Tensor:
-    """Latents (M, Z, h, w), normalised or raw -> images (M, 3, H, W) float32 in [-1, 1], in chunks that fit memory."""
+def decode_latents(
+    model: NVBModel,
+    latents: Tensor,
+    views_per_chunk: int = 0,
+    raw: bool = False,
+    device: torch.device | str | None = None,
+    on_chunk: Callable[[int], None] | None = None,
+) -> Tensor:
+    """Latents (M, Z, h, w), normalised or raw -> images (M, 3, H, W) float32 in [-1, 1], in chunks that fit memory.
+
+    Each chunk goes to `device`, by default where it is decoded. Before each, `on_chunk` hears how many images are done;
+    what it raises ends the work.
+    """
     parameter = next(model.vae.parameters())
     chunks = Chunks(len(latents), views_per_chunk or automatic_chunk(parameter.device))
     network = model.vae.decode_raw if raw else model.vae.decode
 
     def decode(start: int, end: int) -> Tensor:
-        return network(latents[start:end].to(parameter.device, parameter.dtype)).float().clamp(-1, 1)
+        if on_chunk:
+            on_chunk(start)
+        images = network(latents[start:end].to(parameter.device, parameter.dtype))
+        return images.float().clamp(-1, 1).to(device or parameter.device)
 
     return torch.cat(list(chunks.map(decode)))

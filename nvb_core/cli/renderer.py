@@ -154,7 +154,7 @@ class Renderer:
             )
         finally:
             self.progress.remove_task(task)
-        images = decode_latents(views.model, latents, sampling.views_per_chunk).cpu()
+        images = decode_latents(views.model, latents, sampling.views_per_chunk, device="cpu")
         return add_watermark(images) if self.plan.watermark else images
 
 

@@ -141,6 +141,20 @@ def test_an_interrupt_ends_the_run_within_a_step(pack: Pack, parts: SimpleNamesp
     assert len(pack.server.steps) == 2
 
 
+def test_an_interrupt_ends_the_decoding_between_chunks(pack: Pack, parts: SimpleNamespace) -> None:
+    decode, latents = pack.node("NVBDecode").execute, {"samples": torch.zeros(40, 4, 4, 4)}
+    decode(parts.vae, latents, False, 1.0)
+    *began, last = pack.server.steps
+    assert began[0] == (0,)
+    assert len(began) > 1
+    assert last == (40,)
+    pack.server.steps.clear()
+    pack.server.interrupt_after = 1
+    with pytest.raises(InterruptProcessingException):
+        decode(parts.vae, latents, False, 1.0)
+    assert pack.server.steps == [(0,)]
+
+
 def test_a_chunk_that_does_not_fit_is_halved_and_said(
     pack: Pack, parts: SimpleNamespace, model: Any, grid: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -108,6 +108,25 @@ def test_other_cameras_run_neither_again(tiny_model: NVBModel, crops: Tensor) ->
     assert counts == [0, 3]
 
 
+def test_grids_of_many_faces_are_built_some_at_a_time(
+    tiny_model: NVBModel, crops: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features, cameras = encode_faces(tiny_model, crops[:1].expand(20, -1, -1, -1)), Cameras.from_angles(list(range(20)))
+    sizes: list[int] = []
+    volume = tiny_model.view.volume.forward
+
+    def fits(values: Tensor, camera: Tensor, timesteps: Tensor) -> Tensor:
+        if len(values) > 5:
+            raise torch.OutOfMemoryError("no room")
+        sizes.append(len(values))
+        return volume(values, camera, timesteps)
+
+    whole = build_grid(tiny_model, features, cameras).at(5)
+    monkeypatch.setattr(tiny_model.view.volume, "forward", fits)
+    torch.testing.assert_close(build_grid(tiny_model, features, cameras).at(5), whole)
+    assert sizes == [4, 4, 4, 4, 4]  # half of eight
+
+
 def test_values_carry_no_autograd_graph(tiny_model: NVBModel, crops: Tensor) -> None:
     model = copy.deepcopy(tiny_model).requires_grad_(True)
     features = encode_faces(model, crops)

@@ -365,3 +365,19 @@ def test_decoding_in_chunks_of_the_asked_size(tiny_model: NVBModel, monkeypatch:
     for views_per_chunk in (0, 2):  # the first is automatic
         decode_latents(tiny_model, torch.zeros(5, *LATENT), views_per_chunk)
     assert sizes == [5, 2, 2, 1]
+
+
+def test_decoding_can_be_watched_and_ended_between_chunks(tiny_model: NVBModel) -> None:
+    done: list[int] = []
+
+    def on_chunk(images: int) -> None:
+        done.append(images)
+        if images >= 4:
+            raise SamplingCancelled("enough")
+
+    latents = torch.zeros(5, *LATENT)
+    assert decode_latents(tiny_model, latents[:4], 2, device="cpu", on_chunk=on_chunk).shape == (4, 3, 32, 32)
+    assert done == [0, 2]
+    with pytest.raises(SamplingCancelled, match="enough"):
+        decode_latents(tiny_model, latents, 2, on_chunk=on_chunk)
+    assert done == [0, 2, 0, 2, 4]
