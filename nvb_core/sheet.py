@@ -6,7 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from .fonts import font_for
 
 CELL_PX = 208
 GAP_PX = 14
@@ -15,6 +17,8 @@ CAPTION_PX = 26
 TITLE_PX = 44
 MAX_VIEWS = 64
 """More views than this are thinned out evenly: a sheet is to look at."""
+MAX_INPUTS = 8
+"""So are more inputs, unless the views have as many rows."""
 _PAPER, _INK, _FAINT, _ACCENT = "#f6f6f4", "#22252a", "#8a8f98", "#f5a623"
 
 
@@ -33,9 +37,11 @@ def contact_sheet(
 
     The grid has as many `columns` as asked for; 0 chooses.
     """
-    shown = _thinned(views)
+    shown = _thinned(views, MAX_VIEWS)
     columns = columns or (math.ceil(len(shown) / 2) if len(shown) <= 10 else math.ceil(math.sqrt(1.6 * len(shown))))
-    rows = max(math.ceil(len(shown) / columns), len(inputs))
+    rows = math.ceil(len(shown) / columns)
+    photos = _thinned(inputs, max(rows, MAX_INPUTS))
+    rows = max(rows, len(photos))
     step_x, step_y = CELL_PX + GAP_PX, CELL_PX + CAPTION_PX + GAP_PX
     left = MARGIN_PX + (step_x + GAP_PX if inputs else 0)
     width = left + columns * step_x - GAP_PX + MARGIN_PX
@@ -43,14 +49,18 @@ def contact_sheet(
     draw = ImageDraw.Draw(sheet)
     top = TITLE_PX + MARGIN_PX // 2
     _write(draw, MARGIN_PX, top // 2 + 2, title, _INK, 20)
-    for row, cell in enumerate(inputs):
+    for row, cell in enumerate(photos):
         _place(sheet, draw, cell, MARGIN_PX, top + row * step_y)
     if inputs:
         draw.line((left - GAP_PX, top, left - GAP_PX, top + rows * step_y - GAP_PX), "#dcdcd8")
     for index, cell in enumerate(shown):
         _place(sheet, draw, cell, left + index % columns * step_x, top + index // columns * step_y)
-    note = footer if len(shown) == len(views) else f"{len(shown)} of {len(views)} views. {footer}"
-    _write(draw, MARGIN_PX, sheet.height - MARGIN_PX, note, _FAINT, 13)
+    left_out = [
+        f"{len(some)} of {len(every)} {name}. "
+        for some, every, name in ((photos, inputs, "photos"), (shown, views, "views"))
+        if len(some) < len(every)
+    ]
+    _write(draw, MARGIN_PX, sheet.height - MARGIN_PX, "".join(left_out) + footer, _FAINT, 13)
     return sheet
 
 
@@ -65,16 +75,16 @@ def outlined(image: Image.Image, corners: Sequence[tuple[float, float]]) -> Imag
     return marked
 
 
-def _thinned(views: Sequence[SheetCell]) -> list[SheetCell]:
-    count = min(len(views), MAX_VIEWS)
+def _thinned(cells: Sequence[SheetCell], most: int) -> list[SheetCell]:
+    count = min(len(cells), most)
     if count < 2:
-        return list(views)
-    return [views[round(i * (len(views) - 1) / (count - 1))] for i in range(count)]
+        return list(cells)
+    return [cells[round(i * (len(cells) - 1) / (count - 1))] for i in range(count)]
 
 
 def _write(draw: ImageDraw.ImageDraw, x: int, y: int, text: str, colour: str, size_px: int) -> None:
     """One line of text, shortened to the sheet's width."""
-    font, room = ImageFont.load_default(size_px), draw.im.size[0] - x - MARGIN_PX
+    font, room = font_for(text, size_px), draw.im.size[0] - x - MARGIN_PX
     if font.getlength(text) > room:
         while text and font.getlength(text + "…") > room:
             text = text[:-1]
@@ -89,4 +99,4 @@ def _place(sheet: Image.Image, draw: ImageDraw.ImageDraw, cell: SheetCell, x: in
     picture = cell.image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
     sheet.paste(picture, (x + (CELL_PX - size[0]) // 2, y + (CELL_PX - size[1]) // 2))
     caption = (x + CELL_PX / 2, y + CELL_PX + CAPTION_PX / 2)
-    draw.text(caption, cell.caption, _INK, ImageFont.load_default(14), anchor="mm")
+    draw.text(caption, cell.caption, _INK, font_for(cell.caption, 14), anchor="mm")

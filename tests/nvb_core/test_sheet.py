@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from nvb_core.sheet import CELL_PX, GAP_PX, MARGIN_PX, MAX_VIEWS, SheetCell, contact_sheet, outlined
+from nvb_core.sheet import CELL_PX, GAP_PX, MARGIN_PX, MAX_INPUTS, MAX_VIEWS, SheetCell, contact_sheet, outlined
 
 
 def cell(colour: str | tuple[int, int, int], size: tuple[int, int] = (64, 64)) -> SheetCell:
@@ -43,6 +43,15 @@ def test_many_views_are_thinned_out_with_first_and_last_kept() -> None:
     sheet = contact_sheet([cell("#000000")], views, "title", "footer")
     assert len(pixels_of(sheet, (0, 255, 0))) == (MAX_VIEWS - 2) * CELL_PX**2
     assert len(pixels_of(sheet, (255, 0, 0))) == len(pixels_of(sheet, (0, 0, 255))) == CELL_PX**2
+
+
+def test_many_photos_are_thinned_out_too_but_to_no_fewer_rows_than_the_views_have() -> None:
+    photos = [cell("#0000ff"), *[cell("#00ff00")] * 298, cell("#ff0000")]
+    few, many = (contact_sheet(photos, [cell("#ffff00")] * n, "title", "footer", columns=1) for n in (2, 20))
+    for sheet, rows in ((few, MAX_INPUTS), (many, 20)):
+        assert len(pixels_of(sheet, (0, 255, 0))) == (rows - 2) * CELL_PX**2
+        assert len(pixels_of(sheet, (255, 0, 0))) == len(pixels_of(sheet, (0, 0, 255))) == CELL_PX**2
+    assert many.height < 21 * 2 * CELL_PX
 
 
 def test_long_words_stay_on_the_sheet() -> None:
