@@ -121,11 +121,11 @@ class NVBAlignFace(io.ComfyNode):
                 owners.append(owner)
                 crops.append(crop_image(photo, chosen, size))
         device = memory.intermediate_device()
-        return io.NodeOutput(
-            to_comfy(torch.stack(crops)).to(device),
-            FaceCrops(tuple(boxes), tuple(owners), width, height),
-            torch.stack([crop_mask(chosen, width, height) for chosen in boxes]).to(device),
-        )
+        masks = torch.empty(len(boxes), height, width, device=device)  # large, of many faces: never there twice
+        for each, chosen in zip(masks, boxes, strict=True):
+            each.copy_(crop_mask(chosen, width, height))
+        info = FaceCrops(tuple(boxes), tuple(owners), width, height)
+        return io.NodeOutput(to_comfy(torch.stack(crops)).to(device), info, masks)
 
 
 def _boxes(photo: Tensor, owner: int, photos: int, choice: str | int, box: str, mask: Tensor | None) -> list[CropBox]:

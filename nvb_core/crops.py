@@ -83,7 +83,7 @@ def padded(box: CropBox, padding: float) -> CropBox:
 
 def crop_mask(box: CropBox, width: int, height: int) -> Tensor:
     """1 where the pixels (height, width) of a photo lie in the box, else 0; float32."""
-    y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+    y, x = torch.arange(height)[:, None] + 0.5, torch.arange(width) + 0.5
     s, c = math.sin(math.radians(box.roll_deg)), math.cos(math.radians(box.roll_deg))
     dx, dy = x - box.center_x, y - box.center_y
     half = box.size_px / 2
