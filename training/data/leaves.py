@@ -1,5 +1,6 @@
 """Dead leaves: pictures of nothing, made of shapes that cover one another as things do (Matheron 1968).
 
+    OUT/leaves.json  settings, written first
     OUT/00000000.png ..., OUT/dataset.json (no cameras: for the autoencoder and step 1)
 
 A network that has only seen heads restores whatever a photo holds as if it were one of them. These teach it edges,
@@ -25,6 +26,7 @@ from nvb_core.staging import locked, write_atomically, writing
 
 from .index import INDEX_NAME, write_index
 
+SETTINGS_NAME = "leaves.json"
 SHAPES = (60, 500)  # of a picture
 SMALL, LARGE = (0.015, 0.06), (0.25, 1.1)  # least and largest radius, in sides of the picture
 COLORS, SPREAD = (2, 12), (5.0, 50.0)  # of a palette, and how far a shape's is from it, of 255
@@ -41,7 +43,7 @@ def write_leaves(out: Path, count: int, size: int, margin: float, first_seed: in
     meta = {"generator": "nvb-face data leaves 1", "size": size, "margin": side / size}
     with locked(out), writing(out):
         out.mkdir(parents=True, exist_ok=True)
-        _require_ours(out, meta)
+        _claim(out, meta)
         names = [f"{seed:08d}.png" for seed in range(first_seed, first_seed + count)]
         missing = [name for name in names if not (out / name).exists()]
         for name in track(missing, "drawing", console=Console(stderr=True)):
@@ -53,14 +55,17 @@ def write_leaves(out: Path, count: int, size: int, margin: float, first_seed: in
     return len(missing)
 
 
-def _require_ours(out: Path, meta: dict[str, Any]) -> None:
-    index = out / INDEX_NAME
-    if not index.exists():
-        return
+def _claim(out: Path, meta: dict[str, Any]) -> None:
+    """Write the settings that all pictures of the folder have; ConfigError if it has others, or pictures without."""
+    settings = out / SETTINGS_NAME
+    if not settings.exists():
+        if any(out.glob("*.png")) or (out / INDEX_NAME).exists():
+            raise ConfigError(f"{out} already holds pictures that aren't dead leaves; choose another --out")
+        write_atomically(settings, lambda partial: partial.write_text(json.dumps(meta), encoding="utf-8"))
     try:
-        found = json.loads(index.read_text(encoding="utf-8")).get("meta")
-    except (ValueError, AttributeError) as error:
-        raise ConfigError(f"{index} is not a dataset index; choose another --out") from error
+        found = json.loads(settings.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{settings} can't be read ({error}); choose another --out") from None
     if found != meta:
         raise ConfigError(f"{out} already holds other pictures ({found}, not {meta}); choose another --out")
 

@@ -1,16 +1,16 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from nvb_core.errors import ConfigError, OccupiedError
 from nvb_core.staging import locked
 from training.batches import sample_restoration_batch
-from training.data import FaceFolder, read_index
+from training.data import FaceFolder, leaves, read_index
 from training.data.cli import main
 from training.data.leaves import draw_leaves
 
@@ -70,9 +70,28 @@ def test_other_pictures_are_left_alone(tmp_path: Path) -> None:
     run(tmp_path)
     with pytest.raises(ConfigError, match=r"already holds other pictures \(.*'size': 16.*, not .*'size': 32.*\)"):
         run(tmp_path, "--size", "32")
-    (tmp_path / "dataset.json").write_text(json.dumps([]))
-    with pytest.raises(ConfigError, match=r"is not a dataset index; choose another --out"):
+    (tmp_path / "leaves.json").write_text("[")
+    with pytest.raises(ConfigError, match=r"leaves\.json can't be read \(.*\); choose another --out"):
         run(tmp_path)
+    (tmp_path / "leaves.json").unlink()
+    with pytest.raises(ConfigError, match=r"already holds pictures that aren't dead leaves; choose another --out"):
+        run(tmp_path)
+
+
+def test_an_interrupted_run_goes_on_only_with_its_own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(rng: np.random.Generator, size: int) -> Image.Image:
+        if (tmp_path / "00000001.png").exists():
+            raise KeyboardInterrupt
+        return draw_leaves(rng, size)
+
+    monkeypatch.setattr(leaves, "draw_leaves", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path)
+    monkeypatch.undo()
+    with pytest.raises(ConfigError, match="already holds other pictures"):
+        run(tmp_path, "--size", "32")
+    run(tmp_path)
+    assert {np.asarray(Image.open(path)).shape for path in tmp_path.glob("*.png")} == {(20, 20, 3)}
 
 
 def test_a_second_process_is_kept_out(tmp_path: Path) -> None:
