@@ -18,8 +18,9 @@ from torch import Tensor
 from nvb_core.checkpoint import DEFAULT_WEIGHTS, load_model
 from nvb_core.cli.worker import DtypeName, choose_dtype
 from nvb_core.sampling import SamplingOptions
-from training.evaluation.benchmark import HELD_OUT_SEED, BenchmarkFace
+from training.evaluation.benchmark import BenchmarkFace
 from training.evaluation.measure import MeasureSettings
+from training.heads.dataset import HELD_OUT_SEED
 from training.tones import Tone
 
 from .claims.table import method_table

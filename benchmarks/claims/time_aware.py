@@ -17,7 +17,8 @@ from torch import Tensor
 
 from nvb_core.checkpoint import load_model
 from nvb_core.pipeline import encode_faces
-from training.evaluation.benchmark import HELD_OUT_SEED, Benchmark, BenchmarkSettings
+from training.evaluation.benchmark import Benchmark, BenchmarkSettings
+from training.heads.dataset import HELD_OUT_SEED
 
 from .table import method_table, write_result
 from .variants import REFERENCE, Experiment, Variant, measured_variant, trained

@@ -22,11 +22,12 @@ from nvb_core.config import ModelConfig
 from nvb_core.errors import ConfigError
 from nvb_core.model import NVBModel
 from nvb_core.sampling import SamplingOptions
-from training.evaluation.benchmark import HELD_OUT_SEED, Benchmark, BenchmarkFace, BenchmarkSettings, digest
+from training.evaluation.benchmark import Benchmark, BenchmarkFace, BenchmarkSettings, digest
 from training.evaluation.measure import GeneratedFaces, MeasureSettings, generate, machine_name, score
 from training.evaluation.run import scoring_sources
 from training.evaluation.scores import IdentityScores, read_scores, write_scores
 from training.export import MODEL_NAME
+from training.heads.dataset import HELD_OUT_SEED
 from training.loop import Trainer
 from training.options import Step2Options
 from training.step2 import Step2Stage

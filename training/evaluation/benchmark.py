@@ -33,8 +33,6 @@ from nvb_core.staging import PARTIAL_SUFFIX, writing
 from ..processes import in_processes
 from .metrics import PosedView
 
-HELD_OUT_SEED = 1_000_000
-"""Seeds from here on are never trained on."""
 CAMERA_STREAM = 20
 """Separates the cameras drawn here from everything else that is drawn from a seed."""
 INPUT_YAW_DEG, INPUT_PITCH_DEG = 20.0, 10.0

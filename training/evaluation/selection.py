@@ -10,7 +10,8 @@ from nvb_core.errors import ConfigError
 
 from ..data import Split
 from ..heads.cli import cores
-from .benchmark import HELD_OUT_SEED, RIG_DEG, BenchmarkSettings
+from ..heads.dataset import HELD_OUT_SEED
+from .benchmark import RIG_DEG, BenchmarkSettings
 
 STANDARD_HEADS = 300
 JUDGES_SEEDS = range(3_000_000, 3_012_000)

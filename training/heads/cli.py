@@ -45,6 +45,9 @@ class Options:
     seen such draw what a photo shows, and not the next best synthetic head."""
     first_seed: int = 0
     """Seed of the first identity."""
+    allow_held_out_seeds: bool = False
+    """Also render heads from seed 1000000 on, which are for measuring: a model that has been trained on them measures
+    better than it is."""
     workers: int = field(default_factory=cores)
     """Processes; by default one a core."""
     sheet: Path | None = None
@@ -76,7 +79,7 @@ def _bake() -> None:
 
 
 def _render(options: Options) -> None:
-    from .dataset import HeadSet
+    from .dataset import HELD_OUT_SEED, HeadSet
 
     if not 1 <= options.workers <= 256:
         raise ConfigError(f"workers is {options.workers}; expected 1..256")
@@ -89,6 +92,11 @@ def _render(options: Options) -> None:
         options.margin,
         options.wild,
     )
+    if heads.seeds[-1] >= HELD_OUT_SEED and not options.allow_held_out_seeds:
+        raise ConfigError(
+            f"seeds {heads.seeds[0]} to {heads.seeds[-1]}: heads from {HELD_OUT_SEED} on are for measuring; use smaller"
+            " seeds, or --allow-held-out-seeds"
+        )
     fresh = _render_with_progress(options, heads)
     print(f"wrote {options.out}: {heads.count} identities, {fresh} of them now")
     if options.sheet:

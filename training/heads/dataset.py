@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 INDEX = "dataset.json"
 INDEX_EVERY = 100  # finished identities
+HELD_OUT_SEED = 10**6  # from here on heads are for measuring, and never trained on
 SEEDS = 10**8  # of which a subject's folder has the eight digits
 
 

@@ -8,8 +8,9 @@ import pytest
 from safetensors import safe_open
 
 from nvb_core.errors import ConfigError
-from training.evaluation.benchmark import HELD_OUT_SEED, BenchmarkSettings
+from training.evaluation.benchmark import BenchmarkSettings
 from training.evaluation.selection import JUDGES_SEEDS, HeadSelection
+from training.heads.dataset import HELD_OUT_SEED
 from training.judges.judges import SHIPPED
 from training.judges.people import HELD_OUT_SEED as JUDGES_HELD_OUT_SEED
 from training.judges.people import TRAINING_SEED

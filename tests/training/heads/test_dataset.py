@@ -91,6 +91,14 @@ def test_a_folder_from_before_wild_heads_goes_on(tmp_path: Path) -> None:
     assert len(read_index(tmp_path).paths) == 6
 
 
+def test_heads_for_measuring_are_rendered_only_if_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"seeds 999999 to 1000000: heads from 1000000 on are for measuring"):
+        run(tmp_path, "--first-seed", "999999")
+    assert not list(tmp_path.iterdir())
+    run(tmp_path, "--first-seed", "999999", "--allow-held-out-seeds")
+    assert len(read_index(tmp_path).paths) == 4
+
+
 def test_a_foreign_index_is_refused(tmp_path: Path) -> None:
     (tmp_path / "dataset.json").write_text("[1, 2")
     with pytest.raises(ConfigError, match="not a dataset index"):
