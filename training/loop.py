@@ -20,7 +20,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from nvb_core.errors import ConfigError, NVBError
+from nvb_core.errors import ConfigError, NVBError, OccupiedError
+from nvb_core.staging import locked
 
 from .attention import quick_attention
 from .batches import RestorationBatch, ViewBatch
@@ -33,7 +34,7 @@ from .options import RunOptions
 from .prefetch import lost_workers, prefetch
 from .shards import callable_parts, shard, whole_weights
 from .speed import Speed, peak_memory_gib
-from .state import Progress, load_state, remove_partial_files, save_state
+from .state import Progress, load_state, read_progress, remove_partial_files, save_state, weights_sha256
 from .validation import ValidationSource
 
 STATE_NAME = "state.safetensors"
@@ -120,10 +121,7 @@ class Trainer:
         self.optimizer = build_optimizer(stage.network, options)
         self.ema = EMAModel(self.parameters.values(), decay=options.ema_decay, foreach=True)
         self.state_path = options.out / STATE_NAME
-        self.progress = Progress()
-        if self.state_path.exists():
-            self.progress = load_state(self.state_path, self.parameters, self.ema.shadow_params, self.optimizer)
-            self.ema.optimization_step = self.progress.step
+        self.progress = self._resumed()
         check_budget(self.state_path, self.progress, options)
         self.prepared_optimizer = self.accelerator.prepare_optimizer(self.optimizer)
         self.loss_scale = 0.0
@@ -140,6 +138,31 @@ class Trainer:
             return wrapped
         return shard(network, accelerator.device, accelerator.num_processes, keep_weights=sharding == "gradients")
 
+    def _resumed(self) -> Progress:
+        """Where the folder stands, with parameters, averages and optimiser as they are there. Raises ConfigError."""
+        path, init = self.state_path, getattr(self.options, "init", None)
+        progress = Progress()
+        if path.exists():
+            progress = load_state(path, self.parameters, self.ema.shadow_params, self.optimizer)
+            self.ema.optimization_step = progress.step
+        own = torch.tensor([progress.step], device=self.accelerator.device)
+        if (self.accelerator.gather(own) != progress.step).any():
+            raise ConfigError(f"{path}: not all processes see the same one; --out has to be on storage that all share")
+        init_sha256 = weights_sha256(init)
+        if progress.init_sha256 not in ("", init_sha256):
+            raise ConfigError(
+                f"{path}: this run started from another {init}, whose frozen weights it needs; bring that file back "
+                "or use another --out"
+            )
+        return dataclasses.replace(progress, init_sha256=init_sha256)
+
+    def _own_folder(self) -> None:
+        """Raise OccupiedError if another process has trained here since this one looked."""
+        if read_progress(self.state_path).step != self.progress.step:
+            raise OccupiedError(
+                f"{self.options.out}: another process has just trained here; run the same command again"
+            )
+
     def run(self) -> int:
         """Train; returns the number of steps done in all. Ctrl-C saves before it stops, an error saves nothing."""
         accelerator, options = self.accelerator, self.options
@@ -148,6 +171,8 @@ class Trainer:
             stack.enter_context(lost_workers())
             log = None
             if accelerator.is_main_process:
+                stack.enter_context(locked(options.out))
+                self._own_folder()
                 remove_partial_files(options.out)
                 record = {name: str(value) for name, value in dataclasses.asdict(options).items()}
                 log = RunLog(options.out, self.progress.step, options.tracker, record)

@@ -8,6 +8,7 @@ There is no random state to keep: every batch and every noise is a pure function
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,8 @@ class Progress:
     """The loss scale after them; 0 without one."""
     scale_age: int = 0
     """Steps since it changed."""
+    init_sha256: str = ""
+    """Of the weights that the run started from, some of which stay as they are; empty without any."""
 
 
 def save_state(
@@ -69,7 +72,7 @@ def save_state(
             if write:
                 tensors[f"{kind}.{name}"] = gathered.contiguous()
     if write:
-        values = {name: repr(value) for name, value in dataclasses.asdict(progress).items()}
+        values = {name: str(value) for name, value in dataclasses.asdict(progress).items()}
         header = {"format": FORMAT, "version": str(VERSION), **values}
         write_atomically(path, lambda partial: save_file(tensors, partial, metadata=header))
 
@@ -125,6 +128,7 @@ def _parse_header(path: Path, header: dict[str, str] | None) -> Progress:
             int(header.get("skipped_steps", 0)),
             float(header.get("loss_scale", 0)),
             int(header.get("scale_age", 0)),
+            header.get("init_sha256", ""),
         )
     except (KeyError, ValueError) as error:
         raise _unreadable(path, error) from None
@@ -140,6 +144,24 @@ def _check_tensors(path: Path, state: Any, parameters: Parameters, moments: dict
                 f"{path}: {key} is {found.get(key, 'missing')}, this run needs {shapes.get(key, 'no such tensor')}; "
                 "use another --out or delete it to start afresh"
             )
+
+
+def weights_sha256(path: Path | None) -> str:
+    """Of the tensors in a safetensors file, whatever its header says of them; empty without a file.
+
+    Raises CheckpointError where it can't be read.
+    """
+    if path is None:
+        return ""
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            file.seek(8 + int.from_bytes(file.read(8), "little"))
+            while block := file.read(2**20):
+                digest.update(block)
+    except OSError as error:
+        raise CheckpointError(f"{path}: can't be read ({error.strerror or error})") from None
+    return digest.hexdigest()
 
 
 def remove_partial_files(folder: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import math
@@ -16,11 +17,12 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import Linear
 
-from nvb_core.errors import ConfigError, OutputError
+from nvb_core.errors import ConfigError, OccupiedError, OutputError
+from nvb_core.staging import locked
 from training.launch import build_accelerator, process_index, resolve_precision
 from training.loop import DivergedError, Picture, Trainer, noise_generator
 from training.optimizers import lr_factor
@@ -222,6 +224,45 @@ def test_a_finished_run_only_exports_again(tmp_path: Path) -> None:
     after = load_file(tmp_path / "state.safetensors")
     assert all(torch.equal(before[key], after[key]) for key in before)
     assert len(again.exported) == 1
+
+
+def test_a_folder_has_one_training_at_a_time(tmp_path: Path) -> None:
+    late = Trainer(LineStage(), options(tmp_path))
+    with locked(tmp_path), pytest.raises(OccupiedError, match="another nvb-face is writing here"):
+        Trainer(LineStage(), options(tmp_path)).run()
+    Trainer(LineStage(), options(tmp_path)).run()
+    with pytest.raises(OccupiedError, match="another process has just trained here; run the same command again"):
+        late.run()
+    assert [line["step"] for line in curve(tmp_path)] == list(range(1, 9))
+
+
+def test_a_run_goes_on_only_from_the_weights_that_it_started_from(tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class FromInit(RunOptions):
+        init: Path | None = None
+
+    init, values = tmp_path / "init.safetensors", {"data": (Path("unused"),), "batch_size": 3, "lr": 0.05}
+
+    def run(steps: int, out: str = "run") -> int:
+        started = FromInit(out=tmp_path / out, steps=steps, precision="no", grid_every=0, init=init, **values)
+        return Trainer(LineStage(), started).run()
+
+    save_file({"x": torch.zeros(3)}, init)
+    assert run(2) == 2
+    save_file({"x": torch.zeros(3)}, init, metadata={"told": "otherwise"})
+    assert run(3) == 3
+    save_file({"x": torch.ones(3)}, init)
+    with pytest.raises(ConfigError, match=r"state\.safetensors: this run started from another .*init\.safetensors"):
+        run(4)
+    assert run(4, "another") == 4
+    assert read_progress(tmp_path / "run" / "state.safetensors").init_sha256 == hashlib.sha256(bytes(12)).hexdigest()
+
+
+def test_processes_have_to_see_the_same_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Trainer(LineStage(), options(tmp_path, steps=4)).run()
+    monkeypatch.setattr(Accelerator, "gather", lambda _, own: torch.cat([own, torch.zeros_like(own)]))
+    with pytest.raises(ConfigError, match=r"not all processes see the same one; --out has to be on storage that all"):
+        Trainer(LineStage(), options(tmp_path))
 
 
 def test_zero_save_minutes_saves_every_step(tmp_path: Path) -> None:
