@@ -12,13 +12,15 @@ from nvb_core.adapted import adapted_model, load_adapted
 from nvb_core.backbone import read_base
 from nvb_core.checkpoint import LICENSE, load_model, read_metadata, save_model
 from nvb_core.encoder_init import initialise_encoder
-from nvb_core.errors import ConfigError
+from nvb_core.errors import CheckpointError, ConfigError
 from nvb_core.model import NVBModel
 
 from .options import PredictionType, RunOptions
 from .state import Progress
 
 MODEL_NAME = "model.safetensors"
+EXPORT_OPTIONS = ("strength", "license")
+"""What takes effect in an export, and not in a training step."""
 LICENSE_ON_BASE = "as the licences of its base model and of its training data allow"
 
 
@@ -55,6 +57,15 @@ def start_model(
     return load_adapted(init, base)
 
 
+def _recorded(path: Path, stage: str) -> dict[str, Any]:
+    """What a stage's earlier export says of it; nothing where there is none that can be read."""
+    try:
+        record: dict[str, Any] = read_metadata(path)["training"].get(stage, {}) if path.exists() else {}
+    except CheckpointError:  # it is about to be replaced
+        return {}
+    return record
+
+
 def export_stage(model: NVBModel, stage: str, progress: Progress, options: RunOptions) -> None:
     """Write OUT/model.safetensors (float32), adding this stage to the record of those before it."""
     record: dict[str, Any] = dict(model.metadata.get("training", {}))
@@ -64,6 +75,9 @@ def export_stage(model: NVBModel, stage: str, progress: Progress, options: RunOp
         path = getattr(options, name, None)
         if path is not None:
             values[name] = f"{path.parent.name}/{path.name}"
+    before = _recorded(options.out / MODEL_NAME, stage)
+    if before.get("steps") == progress.step:  # nothing has been trained with other options since
+        values = {**before["options"], **{name: values[name] for name in EXPORT_OPTIONS if name in values}}
     record[stage] = {
         "steps": progress.step,
         "minutes": round(progress.minutes, 2),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from .data import INDEX_NAME, read_index
 from .export import MODEL_NAME
 from .loop import STATE_NAME, check_budget
 from .options import RunOptions, Step1Options, Step2Options, VAEOptions
-from .state import read_progress
+from .state import Progress, read_progress, weights_sha256
 
 SHARES = {"vae": 0.2, "step1": 0.45, "step2": 0.25, "decoder": 0.1}
 """Each stage's part of the time: restoration learns slowest."""
@@ -124,4 +124,17 @@ def is_finished(options: RunOptions) -> bool:
     check_budget(state, progress, options)
     if not 0 < progress.planned_steps <= progress.step or not model.exists():
         return False
-    return bool(read_metadata(model)["training"][options.out.name]["steps"] == progress.step)
+    record = read_metadata(model)["training"][options.out.name]
+    _require_same_run(options, record["options"], progress)
+    return bool(record["steps"] == progress.step)
+
+
+def _require_same_run(options: RunOptions, recorded: Mapping[str, Any], progress: Progress) -> None:
+    """Raise ConfigError if a finished stage was trained on other data, or from other weights."""
+    wanted = {"data": [path.name for path in options.data], "seed": options.seed}
+    others = [f"{k} {recorded.get(k)} (not {v})" for k, v in wanted.items() if recorded.get(k) != v]
+    if others:
+        raise ConfigError(f"{options.out} was trained with {', '.join(others)}; choose another --out")
+    init = getattr(options, "init", None)
+    if progress.init_sha256 not in ("", weights_sha256(init)):
+        raise ConfigError(f"{options.out} was trained from another {init}; delete it or choose another --out")

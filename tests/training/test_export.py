@@ -65,6 +65,21 @@ def test_exporting_again_replaces_the_stage(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [MODEL_NAME]
 
 
+def test_options_of_a_run_that_trained_nothing_are_not_recorded(tmp_path: Path) -> None:
+    def recorded(step: int, **changes: Any) -> dict[str, Any]:
+        values = {"init": tmp_path / "init.safetensors", "decoder_only": True, **changes}
+        export_stage(NVBModel(tiny_config()), "vae", Progress(step), VAEOptions(out=tmp_path, data=DATA, **values))
+        options: dict[str, Any] = read_metadata(tmp_path / MODEL_NAME)["training"]["vae"]["options"]
+        return options
+
+    assert recorded(3, lr=0.1)["lr"] == 0.1
+    again = recorded(3, lr=0.2, strength=0.5)
+    assert (again["lr"], again["strength"]) == (0.1, 0.5)  # the export did heed the strength
+    assert recorded(4, lr=0.2)["lr"] == 0.2
+    (tmp_path / MODEL_NAME).write_bytes(b"broken")
+    assert recorded(4, lr=0.3)["lr"] == 0.3
+
+
 def test_start_model_is_frozen_and_float32(tiny_checkpoint: Path) -> None:
     model = start_model(tiny_checkpoint)
     assert {p.dtype for p in model.parameters()} == {torch.float32}

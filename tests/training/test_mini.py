@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from nvb_core.checkpoint import load_model, read_metadata
+from nvb_core.checkpoint import load_model, read_metadata, save_model
 from nvb_core.config import PRESETS, tiny_config
 from nvb_core.errors import ConfigError
 from training import mini, step1, step2, vae
@@ -70,6 +70,23 @@ def test_four_stages_end_with_float16_weights(
     assert main(arguments(faces, tmp_path / "run", "--weights-out", str(weights))) == 0
     assert stages_run == []
     assert weights.exists()
+
+
+def test_a_finished_run_is_not_passed_off_as_another(tmp_path: Path, faces: Path) -> None:
+    main(arguments(faces, tmp_path))
+    with pytest.raises(ConfigError, match=r"vae was trained with seed 0 \(not 7\); choose another --out"):
+        main(arguments(faces, tmp_path, "--seed", "7"))
+    more = tmp_path / "more"
+    more.symlink_to(faces)
+    with pytest.raises(ConfigError, match=r"vae was trained with data \['.*'\] \(not \['.*', 'more'\]\)"):
+        main(["--minutes", str(MINUTES), "--data", str(faces), str(more), "--out", str(tmp_path)])
+    trained = tmp_path / "vae" / "model.safetensors"
+    model = load_model(trained)
+    with torch.no_grad():
+        model.vae.latent_mean += 1
+    save_model(model, trained, model.metadata["training"])
+    with pytest.raises(ConfigError, match=r"step1 was trained from another .*vae/model\.safetensors; delete it or"):
+        main(arguments(faces, tmp_path))
 
 
 def test_a_killed_run_goes_on_in_its_stage(
