@@ -60,6 +60,19 @@ class JudgeOptions(RunOptions):
     degraded_share: float = 0.4
     """Part of the pictures that is made bad, as level 1 of the evaluation does."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        unused = ("tone_probability", "half_base", "gradient_checkpointing", "compile", "degrade_on")
+        defaults = {field.name: field.default for field in dataclasses.fields(RunOptions)}
+        given = [name for name in unused if getattr(self, name) != defaults[name]]
+        if given:
+            raise ConfigError(f"{', '.join(given)}: judges are trained without; leave it out")
+
+    @property
+    def shardable(self) -> bool:
+        """No."""
+        return False
+
 
 @dataclass(frozen=True, eq=False)
 class JudgeBatch:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -95,3 +96,14 @@ def test_pictures_as_the_judges_see_them(faces: Path, tmp_path: Path) -> None:
 def test_traits_need_rendered_people(faces: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="give --trait-weight 0"):
         JudgeStage(JudgeOptions(out=tmp_path, data=(faces,), batch_size=15), 0)
+
+
+def test_options_that_judges_are_trained_without_are_refused(tmp_path: Path) -> None:
+    def make(**changes: Any) -> JudgeOptions:
+        return JudgeOptions(out=tmp_path, data=(tmp_path,), **changes)
+
+    for changes in ({"tone_probability": 0.5}, {"half_base": True}, {"compile": "eager"}, {"degrade_on": "device"}):
+        with pytest.raises(ConfigError, match=f"{next(iter(changes))}: judges are trained without; leave it out"):
+            make(**changes)
+    with pytest.raises(ConfigError, match="shard gradients is for step 1"):
+        make(shard="gradients")
