@@ -21,7 +21,7 @@ from .summary import MEASURES, RESAMPLES, Measure
 
 MUST_AGREE = ("benchmark", "level", "views", "image_size")
 """Settings without which a difference would say nothing about the systems."""
-NETWORKS = ("vgg16", "alexnet", "embedding")
+NETWORKS = ("vgg16", "alexnet", "embedding", "judges", "niqe")
 """The same of what measured them, where both name it."""
 FOLDER = "data"
 """Named by an evaluation of a folder of pictures, which may show one person as several subjects: without margins."""

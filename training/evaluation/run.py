@@ -27,10 +27,11 @@ from PIL import Image
 from torch import Tensor
 
 import nvb_core
+from nvb_core.checkpoint import file_sha256
 from nvb_core.model import NVBModel
 from nvb_core.staging import write_atomically
 
-from ..judges.judges import reading_sources
+from ..judges.judges import SHIPPED, reading_sources
 from .benchmark import Benchmark, digest
 from .extra import ExtraMetrics
 from .face_folder import FaceBenchmark, target_cameras
@@ -76,7 +77,9 @@ class BaseEvaluation(ABC):
     @cached_property
     def subject(self) -> dict[str, Any]:
         """JSON-able: what any system's scores depend on besides its pictures and the files of `extra`."""
-        return {**asdict(self.benchmark.settings), "benchmark": self.benchmark.key, "level": self.settings.level}
+        measured_by = {"judges": file_sha256(SHIPPED)[:12], "niqe": file_sha256(FITTED_MODEL)[:12]}
+        of_pictures = {"benchmark": self.benchmark.key, "level": self.settings.level}
+        return {**asdict(self.benchmark.settings), **of_pictures, **measured_by}
 
     @cached_property
     def described(self) -> dict[str, Any]:

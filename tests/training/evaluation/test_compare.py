@@ -152,9 +152,11 @@ def test_what_cannot_be_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     other = write(tmp_path / "b", with_psnr([20]), {**SETTINGS, "level": 2})
     with pytest.raises(ConfigError, match=r"a has level 1, .*b 2; evaluate both on the same"):
         compare(Side.read(a), Side.read(other))
-    measured = [write(tmp_path / name, with_psnr([20]), {**SETTINGS, "vgg16": name}) for name in ("v", "w")]
-    with pytest.raises(ConfigError, match=r"v has vgg16 v, .*w w; .* with the same files"):
-        compare(*map(Side.read, measured))
+    for network in ("vgg16", "judges"):
+        names = (f"{network}-v", f"{network}-w")
+        measured = [write(tmp_path / name, with_psnr([20]), {**SETTINGS, network: name}) for name in names]
+        with pytest.raises(ConfigError, match=rf"v has {network} \S+v, .*w; .* with the same files"):
+            compare(*map(Side.read, measured))
     assert compare(Side.read(a), Side.read(measured[0])).seeds == (1_000_000,)
     elsewhere = write(tmp_path / "c", with_psnr([20], 1_000_007))
     with pytest.raises(ConfigError, match="no head in common"):
