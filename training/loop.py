@@ -34,7 +34,7 @@ from .options import RunOptions
 from .prefetch import lost_workers, prefetch
 from .shards import callable_parts, shard, whole_weights
 from .speed import Speed, peak_memory_gib
-from .state import Progress, load_state, read_progress, remove_partial_files, save_state, weights_sha256
+from .state import Progress, load_state, read_progress, remove_partial_files, require_same_init, save_state
 from .validation import ValidationSource
 
 STATE_NAME = "state.safetensors"
@@ -148,13 +148,7 @@ class Trainer:
         own = torch.tensor([progress.step], device=self.accelerator.device)
         if (self.accelerator.gather(own) != progress.step).any():
             raise ConfigError(f"{path}: not all processes see the same one; --out has to be on storage that all share")
-        init_sha256 = weights_sha256(init)
-        if progress.init_sha256 not in ("", init_sha256):
-            raise ConfigError(
-                f"{path}: this run started from another {init}, whose frozen weights it needs; bring that file back "
-                "or use another --out"
-            )
-        return dataclasses.replace(progress, init_sha256=init_sha256)
+        return dataclasses.replace(progress, init_sha256=require_same_init(path, progress, init))
 
     def _own_folder(self) -> None:
         """Raise OccupiedError if another process has trained here since this one looked."""

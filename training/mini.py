@@ -17,7 +17,7 @@ from .data import INDEX_NAME, read_index
 from .export import MODEL_NAME
 from .loop import STATE_NAME, check_budget
 from .options import RunOptions, Step1Options, Step2Options, VAEOptions
-from .state import Progress, read_progress, weights_sha256
+from .state import Progress, read_progress, require_same_init
 
 SHARES = {"vae": 0.2, "step1": 0.45, "step2": 0.25, "decoder": 0.1}
 """Each stage's part of the time: restoration learns slowest."""
@@ -135,6 +135,4 @@ def _require_same_run(options: RunOptions, recorded: Mapping[str, Any], progress
     others = [f"{k} {recorded.get(k)} (not {v})" for k, v in wanted.items() if recorded.get(k) != v]
     if others:
         raise ConfigError(f"{options.out} was trained with {', '.join(others)}; choose another --out")
-    init = getattr(options, "init", None)
-    if progress.init_sha256 not in ("", weights_sha256(init)):
-        raise ConfigError(f"{options.out} was trained from another {init}; delete it or choose another --out")
+    require_same_init(options.out / STATE_NAME, progress, getattr(options, "init", None))

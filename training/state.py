@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from nvb_core.errors import CheckpointError
+from nvb_core.errors import CheckpointError, ConfigError
 from nvb_core.staging import PARTIAL_SUFFIX, unwritable, write_atomically
 
 from .optimizers import moments, restore_moments
@@ -146,11 +146,22 @@ def _check_tensors(path: Path, state: Any, parameters: Parameters, moments: dict
             )
 
 
-def weights_sha256(path: Path | None) -> str:
-    """Of the tensors in a safetensors file, whatever its header says of them; empty without a file.
+def require_same_init(path: Path, progress: Progress, init: Path | None) -> str:
+    """Hash of the weights that a run starts from, which have to be those that the run of a state started from.
 
-    Raises CheckpointError where it can't be read.
+    What the file's header says of them doesn't count. Raises ConfigError, and CheckpointError where it can't be read.
     """
+    found = weights_sha256(init)
+    if progress.init_sha256 not in ("", found):
+        raise ConfigError(
+            f"{path}: this run started from another {init}, whose frozen weights it needs; bring that file back or use "
+            "another --out"
+        )
+    return found
+
+
+def weights_sha256(path: Path | None) -> str:
+    """Of the tensors in a safetensors file; empty without a file. Raises CheckpointError where it can't be read."""
     if path is None:
         return ""
     digest = hashlib.sha256()

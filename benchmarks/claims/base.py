@@ -18,8 +18,9 @@ from nvb_core.errors import ConfigError
 from training import step1, vae
 from training.export import MODEL_NAME
 from training.heads.dataset import HeadSet, render_set
-from training.loop import Trainer
+from training.loop import STATE_NAME, Trainer
 from training.options import RunOptions, Step1Options, VAEOptions
+from training.state import read_progress, require_same_init
 
 from .start import resized, without_time
 
@@ -116,8 +117,11 @@ def _make_start(shared: Shared) -> None:
 
 
 def is_finished(options: RunOptions, stage: str) -> bool:
-    """Whether a stage has made all of its steps and written its model."""
-    model = options.out / MODEL_NAME
+    """Whether a stage has made all of its steps and written its model. Raises ConfigError if it was from others."""
+    model, state = options.out / MODEL_NAME, options.out / STATE_NAME
+    progress = read_progress(state)
+    if progress.step:
+        require_same_init(state, progress, getattr(options, "init", None))
     return model.exists() and read_metadata(model)["training"].get(stage, {}).get("steps") == options.steps
 
 

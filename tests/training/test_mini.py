@@ -85,7 +85,9 @@ def test_a_finished_run_is_not_passed_off_as_another(tmp_path: Path, faces: Path
     with torch.no_grad():
         model.vae.latent_mean += 1
     save_model(model, trained, model.metadata["training"])
-    with pytest.raises(ConfigError, match=r"step1 was trained from another .*vae/model\.safetensors; delete it or"):
+    with pytest.raises(
+        ConfigError, match=r"step1/state\.safetensors: this run started from another .*vae/model\.safetensors"
+    ):
         main(arguments(faces, tmp_path))
 
 
