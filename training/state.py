@@ -162,7 +162,7 @@ def require_same_init(path: Path, progress: Progress, init: Path | None) -> str:
 
 def weights_sha256(path: Path | None) -> str:
     """Of the tensors in a safetensors file; empty without a file. Raises CheckpointError where it can't be read."""
-    if path is None:
+    if path is None or not path.is_file():
         return ""
     digest = hashlib.sha256()
     try:

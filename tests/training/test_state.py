@@ -20,6 +20,7 @@ from training.state import (
     read_progress,
     remove_partial_files,
     save_state,
+    weights_sha256,
 )
 
 PROGRESS = Progress(step=3, minutes=1.25, planned_steps=40, budget_minutes=0.1 + 0.2)
@@ -176,3 +177,12 @@ def test_loss_log_on_a_full_disk(tmp_path: Path) -> None:
     log = LossLog(tmp_path / "loss.jsonl", 0)
     with files_limited_to(10), pytest.raises(OutputError, match=r"loss\.jsonl: can't be written"):
         log.append(1, {"loss": 0.5, "lr": 0.1})
+
+
+def test_weights_are_told_by_their_numbers_alone(tmp_path: Path) -> None:
+    files = [tmp_path / name for name in "abc"]
+    for path, value, told in zip(files, (0, 0, 1), ("one", "another", "one"), strict=True):
+        save_file({"x": torch.full((3,), float(value))}, path, metadata={"told": told})
+    a, b, c = map(weights_sha256, files)
+    assert a == b != c
+    assert weights_sha256(None) == weights_sha256(tmp_path / "gone") == ""
