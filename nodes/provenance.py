@@ -68,18 +68,20 @@ def _draws_views(prompt: Prompt, name: str, inputs: Mapping[str, Any]) -> bool:
 
 
 def ancestors(
-    prompt: Prompt, node_id: str, is_end: Callable[[str, Mapping[str, Any]], bool] = lambda *_: False
+    prompt: Prompt,
+    node_id: str,
+    is_end: Callable[[str, Mapping[str, Any]], bool] = lambda *_: False,
+    follows: Callable[[list[Any]], bool] = lambda _: True,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Class and inputs of the nodes that feed into a node, nearest first, each once.
+    """Class and inputs of the nodes that feed into a node by links to follow, nearest first, each once.
 
     What feeds into a node at which the search ends, and into nothing else, is left out.
     """
     queue, seen = [node_id], {node_id}
     while queue:
-        inputs = prompt.get(queue.pop(0), {}).get("inputs", {})
-        for value in inputs.values():
-            if isinstance(value, list) and len(value) == 2 and str(value[0]) in prompt and str(value[0]) not in seen:
-                found = str(value[0])
+        for link in _links(prompt, prompt.get(queue.pop(0), {}).get("inputs", {})):
+            found = str(link[0])
+            if found not in seen and follows(link):
                 seen.add(found)
                 name, its_inputs = prompt[found].get("class_type", ""), prompt[found].get("inputs", {})
                 if not is_end(name, its_inputs):
@@ -87,24 +89,25 @@ def ancestors(
                 yield name, its_inputs
 
 
+def _links(prompt: Prompt, inputs: Mapping[str, Any]) -> list[list[Any]]:
+    """Those of a node's inputs that are outputs of other nodes: [id, which]."""
+    return [v for v in inputs.values() if isinstance(v, list) and len(v) == 2 and str(v[0]) in prompt]
+
+
 def _photos(prompt: Prompt, node_id: str) -> Iterator[tuple[str, str]]:
     """Name and hash of each picture that a node's come from; of what isn't loaded from a photo's file, "unknown".
 
     Masks say where a face is, not which.
     """
-    queue, seen = [node_id], {node_id}
-    while queue:
-        node = prompt.get(queue.pop(0), {})
-        name, inputs = node.get("class_type", ""), node.get("inputs", {})
-        links = [value for value in inputs.values() if isinstance(value, list) and len(value) == 2]
-        above = [(str(key), _link_type(prompt, str(key), output)) for key, output in links if str(key) in prompt]
+
+    def kind(link: list[Any]) -> str:
+        return _link_type(prompt, *link)
+
+    for name, inputs in ancestors(prompt, node_id, follows=lambda link: kind(link) != "MASK"):
         if name in PHOTOS:
             yield _photo(inputs.get("image"))
-        elif PICTURES & {*_output_types(name)} and not {kind for _, kind in above} - PLAIN:
+        elif PICTURES & {*_output_types(name)} and not {kind(link) for link in _links(prompt, inputs)} - PLAIN:
             yield UNKNOWN, UNKNOWN
-        found = {key for key, kind in above if kind != "MASK"} - seen
-        queue += found
-        seen |= found
 
 
 def _output_types(name: str) -> list[str]:
@@ -114,8 +117,8 @@ def _output_types(name: str) -> list[str]:
     return [kind if isinstance(kind, str) else "COMBO" for kind in types]  # which lists its choices
 
 
-def _link_type(prompt: Prompt, node_id: str, output: Any) -> str:
-    types = _output_types(prompt[node_id].get("class_type", ""))
+def _link_type(prompt: Prompt, node_id: Any, output: Any) -> str:
+    types = _output_types(prompt[str(node_id)].get("class_type", ""))
     return types[output] if isinstance(output, int) and output < len(types) else UNKNOWN
 
 
