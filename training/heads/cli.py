@@ -41,8 +41,8 @@ class Options:
     margin: float = 1.0
     """Show this many times the canonical view (1..2) at the same pixel scale, so that training can jitter crops."""
     wild: float = 0.0
-    """Share of heads, 0..1, that nobody has: bent, lopsided and painted, the same from every side. Networks that have
-    seen such draw what a photo shows, and not the next best synthetic head."""
+    """Share of heads, 0..1, that nobody has: bent, lopsided and painted, the same from every side; so that networks
+    learn to draw what a photo shows, and not the next best synthetic head."""
     first_seed: int = 0
     """Seed of the first identity."""
     allow_held_out_seeds: bool = False
