@@ -58,7 +58,7 @@ def _decode(source: Any) -> tuple[str, Any]:
     is_text = isinstance(source, str) and source.lstrip().startswith("{")
     name = "camera JSON" if is_text else str(source)
     try:
-        text = source if is_text else Path(source).read_text(encoding="utf-8")
+        text = source if is_text else Path(source).read_text(encoding="utf-8-sig")
         return name, json.loads(text)
     except OSError as error:
         raise CameraError(f"{name}: cannot be read ({error.strerror}); give a camera JSON file") from None

@@ -141,15 +141,18 @@ def _extended(grey: Image.Image, scale: float) -> Image.Image:
 
 def _agreeing(windows: np.ndarray) -> list[np.ndarray]:
     """Groups of windows (n, 4) of like centre and size, largest group first, none overlapping the centre of another."""
-    center, size = windows[:, :2], windows[:, 2]
-    distance = np.linalg.norm(center[:, None] - center, axis=-1) / np.minimum(size[:, None], size)
+    x, y, size = windows[:, :3].T
+    distance = np.hypot(x[:, None] - x, y[:, None] - y) / np.minimum(size[:, None], size)
     alike = (distance < 0.25) & (np.abs(np.log(size[:, None] / size)) < 0.35)
     free = np.ones(len(windows), dtype=bool)
+    free_alike = alike.sum(axis=1)
     groups = []
     while free.any():
-        members = alike[(alike & free).sum(axis=1).argmax()] & free
+        members = alike[free_alike.argmax()] & free
         groups.append(windows[members])
-        free &= ~(distance[members] < 0.5).any(axis=0)
+        taken = free & (distance[members] < 0.5).any(axis=0)
+        free &= ~taken
+        free_alike -= alike[:, taken].sum(axis=1)
     return groups
 
 

@@ -11,4 +11,4 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     # Apple's GPUs and CPUs have no error of their own for it, and CUDA's driver speaks up through another one.
     said = str(error).lower() if isinstance(error, RuntimeError) else ""
-    return "out of memory" in said or "can't allocate memory" in said
+    return any(words in said for words in ("out of memory", "can't allocate memory", "status_alloc_failed"))

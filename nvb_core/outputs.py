@@ -154,12 +154,13 @@ def other_source(folder: Path, source_sha256: str) -> str | None:
 
 
 def may_replace(folder: Path) -> bool:
-    """Whether `folder` holds a finished result. Raises OccupiedError if there are other files among its views."""
+    """Whether `folder` holds a finished result. Raises OccupiedError if there are others' files under its names."""
     manifest = read_manifest(folder)
     if manifest is None:
         return False
     own = {folder / name for name in manifest["images"]}
-    for path in sorted((folder / "views").rglob("*")):
+    video = [] if manifest["turntable"] else [folder / "turntable.mp4"]
+    for path in (*sorted((folder / "views").rglob("*")), *video):
         # What file managers leave is nobody's work.
         if path.is_file() and path not in own and not path.name.startswith(".") and path.name != "Thumbs.db":
             raise OccupiedError(f"{path}: isn't of nvb-face and would be lost; move it away or choose another --out")
@@ -176,11 +177,13 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     """The `cameras.json` in `folder`, or None if there is none that `write_face` wrote."""
     try:
         manifest = json.loads((folder / MARKER).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     keys = {"request", "images", "turntable", "provenance"}
     whole = isinstance(manifest, dict) and keys <= manifest.keys() and isinstance(manifest["provenance"], dict)
-    return manifest if whole else None
+    if not whole or not isinstance(manifest["images"], list):
+        return None
+    return manifest if all(isinstance(name, str) for name in manifest["images"]) else None
 
 
 def _manifest(result: FaceResult, names: Sequence[str]) -> dict[str, Any]:

@@ -16,10 +16,11 @@ from PIL import Image, PngImagePlugin
 from tyro.conf import Positional
 
 from ..degradation import PRESETS, Degradation, degrade, sample_degradation
-from ..errors import ConfigError, NVBError, OccupiedError, OutputError
+from ..errors import ConfigError, ImageError, NVBError, OccupiedError, OutputError
 from ..images import LoadedImage, load_image, to_pil
+from ..memory import is_out_of_memory
 from ..provenance import DEGRADED_KEY, GRID_KEY, PNG_KEY, source_name
-from ..sheet import SheetCell, contact_sheet
+from ..sheet import CELL_PX, SheetCell, contact_sheet
 from ..staging import write_atomically, writing
 from . import FAILURE, PROG, report_error
 from .jobs import plan_jobs, unique_stems
@@ -52,7 +53,7 @@ class Options:
     variants: int = 1
     """How often each photo is degraded, each time differently, 1 to 1000."""
     grid: bool = False
-    """Also write grid.png: the first photos, each beside its first variants."""
+    """Also write grid.png: the first photos (of several processes, the first one's), each beside its first variants."""
     overwrite: bool = False
     """Degrade again what is already finished, and replace other photos' results."""
     device: DeviceName = "cpu"
@@ -105,9 +106,12 @@ def grid_rows(options: Options) -> int:
 
 
 def degrade_photo(path: Path, stem: str, options: Options, device: torch.device) -> list[Image.Image]:
-    """Write the variants of a photo that aren't there yet; returns the photo and what variants the grid shows."""
+    """Write the variants of a photo that aren't there yet; returns what the grid shows: the photo and variants, small.
+
+    Raises NVBError.
+    """
     photo = load_image(path)
-    pictures = [to_pil(photo.pixels)]
+    pictures = [_small(to_pil(photo.pixels))] if options.grid else []
     for variant, degradation in enumerate(draw(photo, options)):
         name = f"{stem}.png" if options.variants == 1 else f"{stem}_{variant:03d}.png"
         record = {
@@ -120,10 +124,21 @@ def degrade_photo(path: Path, stem: str, options: Options, device: torch.device)
         }
         target = options.out / name
         if options.overwrite or not is_finished(target, record, path):
-            save(to_pil(degrade(photo.pixels[None].to(device), [degradation])[0]), target, record)
+            save(_degraded(photo, degradation, device, path), target, record)
         if options.grid and variant < GRID_VARIANTS:
-            pictures.append(_opened(target))
+            with Image.open(target) as picture:
+                pictures.append(_small(picture.convert("RGB")))
     return pictures
+
+
+def _degraded(photo: LoadedImage, degradation: Degradation, device: torch.device, path: Path) -> Image.Image:
+    """Raises ImageError where memory is too small for the photo."""
+    try:
+        return to_pil(degrade(photo.pixels[None].to(device), [degradation])[0])
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    raise ImageError(f"{path}: not enough memory to degrade it; free some, or make the photo smaller")
 
 
 def draw(photo: LoadedImage, options: Options) -> Iterator[Degradation]:
@@ -187,6 +202,7 @@ def write_grid(rows: Sequence[Sequence[Image.Image]], options: Options) -> None:
     write_png(sheet, options.out / GRID_NAME, GRID_KEY, record)
 
 
-def _opened(path: Path) -> Image.Image:
-    with Image.open(path) as picture:
-        return picture.convert("RGB")
+def _small(picture: Image.Image) -> Image.Image:
+    """Of the size that the grid shows, so that it doesn't keep many photos in memory."""
+    picture.thumbnail((CELL_PX, CELL_PX), Image.Resampling.LANCZOS)
+    return picture

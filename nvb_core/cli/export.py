@@ -13,7 +13,7 @@ import tyro
 from ..checkpoint import load_model, read_metadata
 from ..sd_export import require_sd_shape, write_diffusers_folder, write_single_file
 from . import PROG
-from .merge import DTYPES, DtypeName, require_apart
+from .merge import DTYPES, DtypeName, require_apart, require_file_name
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,8 @@ def main(argv: Sequence[str]) -> int:
     """Run `nvb-face export`. Raises NVBError."""
     options = tyro.cli(Options, args=list(argv), prog=f"{PROG} export")
     require_apart(options.out, options.weights, options.base)
+    if options.format == "single":
+        require_file_name(options.out)
     config = read_metadata(options.weights)["config_object"]
     require_sd_shape(config)
     model = load_model(options.weights, base=options.base)

@@ -43,10 +43,17 @@ def require_apart(out: Path, *inputs: Path | None) -> None:
             raise OccupiedError(f"{out}: the result is made from it; choose another --out")
 
 
+def require_file_name(out: Path) -> None:
+    """Raise ConfigError if a file can't be written there; without it that shows after minutes of work."""
+    if out.is_dir() or not out.name:
+        raise ConfigError(f"--out {out}: is a folder; name a .safetensors file")
+
+
 def main(argv: Sequence[str]) -> int:
     """Run `nvb-face merge`. Raises NVBError."""
     options = tyro.cli(Options, args=list(argv), prog=f"{PROG} merge")
     require_apart(options.out, options.weights, options.base)
+    require_file_name(options.out)
     if read_metadata(options.weights)["config_object"].base_model == "none":
         raise ConfigError(f"{options.weights}: is complete already; there is nothing to merge")
     model = load_model(options.weights, base=options.base)

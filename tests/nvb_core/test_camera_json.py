@@ -27,6 +27,12 @@ def test_round_trip_through_a_file_is_lossless(tmp_path: Path) -> None:
         assert torch.equal(read_cameras(source).to_eg3d(), BATCH.to_eg3d())
 
 
+def test_a_byte_order_mark_is_no_content(tmp_path: Path) -> None:
+    file = tmp_path / "cameras.json"
+    file.write_text(json.dumps(cameras_to_object(BATCH)), encoding="utf-8-sig")
+    assert torch.equal(read_cameras(file).to_eg3d(), BATCH.to_eg3d())
+
+
 def test_written_form() -> None:
     written = cameras_to_object(BATCH)
     assert (written["format"], written["version"], len(written["cameras"])) == ("nvb-cameras", 1, 3)

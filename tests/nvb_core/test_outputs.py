@@ -4,6 +4,7 @@ import json
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import imageio_ffmpeg
 import numpy as np
@@ -172,6 +173,24 @@ def test_only_what_was_written_may_be_replaced(folder: Path) -> None:
     (folder / "views" / "mine.png").touch()
     with pytest.raises(OccupiedError, match=r"mine\.png: isn't of nvb-face"):
         may_replace(folder)
+
+
+def test_a_video_that_was_not_asked_for_is_somebodys(folder: Path) -> None:
+    manifest = json.loads((folder / "cameras.json").read_text())
+    (folder / "cameras.json").write_text(json.dumps({**manifest, "turntable": None}))
+    (folder / "turntable.mp4").write_bytes(b"mine")
+    with pytest.raises(OccupiedError, match=r"turntable\.mp4: isn't of nvb-face"):
+        remove_face(folder)
+    assert (folder / "turntable.mp4").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("images", [None, 5, [1], "views/a.png"])
+def test_a_manifest_of_something_else_is_none(folder: Path, images: Any) -> None:
+    manifest = json.loads((folder / "cameras.json").read_text())
+    (folder / "cameras.json").write_text(json.dumps({**manifest, "images": images}))
+    assert read_manifest(folder) is None
+    (folder / "cameras.json").write_text("[" * 100_000)
+    assert read_manifest(folder) is None
 
 
 def test_removing_a_result_leaves_other_files(folder: Path) -> None:

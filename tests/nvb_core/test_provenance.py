@@ -78,6 +78,12 @@ def test_a_record_with_a_camera_that_is_none(tmp_path: Path) -> None:
         read_png(tmp_path / "odd.png")
 
 
+def test_records_of_before_fits_are_read() -> None:
+    older = json.loads(RECORD.to_json())
+    del older["fit_steps"]
+    assert Provenance.from_json(json.dumps(older)) == replace(RECORD, fit_steps=0)
+
+
 def test_png_without_a_record(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     assert read_png(tmp_path / "a.png") is None

@@ -329,6 +329,7 @@ def failures() -> Iterator[tuple[BaseException, bool]]:
     yield RuntimeError("MPS backend out of memory (MPS allocated: 8.9 GB, max allowed: 9.07 GB)"), True
     yield MemoryError(), True
     yield RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False
+    yield RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True
     yield ValueError("can't allocate memory"), False
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +216,27 @@ def test_a_bad_photo_does_not_stop_the_rest(photos: Path, tmp_path: Path, capsys
     assert len(lines) == 2
     assert "ben.jpg: not a readable image" in lines[0]
     assert lines[1].startswith("nvb-face: 1 of 4 photos failed:")
+
+
+@pytest.mark.parametrize("error", [RuntimeError("DefaultCPUAllocator: can't allocate memory"), MemoryError()])
+def test_a_photo_too_large_for_memory_does_not_stop_the_rest(
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+) -> None:
+    Image.new("RGB", (90, 80)).save(photos / "ben.png")
+
+    def too_large(images: torch.Tensor, degradations: Sequence[Degradation]) -> torch.Tensor:
+        if images.shape[-1] == 90:
+            raise error
+        return degrade(images, degradations)
+
+    monkeypatch.setattr("nvb_core.cli.degrade.degrade", too_large)
+    assert run(photos, "--out", tmp_path / "out") == 2
+    assert "ben.png: not enough memory to degrade it" in capsys.readouterr().err
+    assert {"anna.png", "bert.png", "carl.png"} == {p.name for p in (tmp_path / "out").iterdir()}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere all file names are Unicode")

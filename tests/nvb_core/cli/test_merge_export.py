@@ -63,6 +63,15 @@ def test_inputs_are_never_replaced(base: Path, weights: Path, tmp_path: Path) ->
         merge.main(["--weights", str(weights), "--base", str(tmp_path / "sd"), "--out", str(part)])
 
 
+@pytest.mark.parametrize("out", [".", "/", ""])
+def test_folders_are_no_files(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--weights", str(weights), "--base", "none.safetensors"]  # which is never read
+    for run in (merge.main, lambda argv: export.main([*argv, "--format", "single"])):
+        with pytest.raises(ConfigError, match=r"is a folder; name a \.safetensors file"):
+            run([*arguments, "--out", out or str(tmp_path)])
+
+
 def test_export_before_and_after_merging(base: Path, weights: Path, tmp_path: Path) -> None:
     complete, first, second = (tmp_path / name for name in ("c.safetensors", "first", "second.safetensors"))
     merge.main(["--weights", str(weights), "--base", str(base), "--out", str(complete), "--dtype", "fp32"])
