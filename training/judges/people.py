@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from nvb_core.errors import ConfigError
 from nvb_core.images import to_pil
 from nvb_core.staging import locked, writing
 
-from ..data import write_index
+from ..data import INDEX_NAME, read_index, write_index
 from ..heads.identity import Identity, sample_identity
 from ..processes import in_processes
 
@@ -52,6 +53,11 @@ class People:
             raise ConfigError(f"{self.count} people from seed {self.first_seed}: must be 1–500000 from {TRAINING_SEED}")
         if not 1 <= self.views <= VIEWS:
             raise ConfigError(f"{self.views} views of a scene: must be in 1–{VIEWS}")
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What must agree for two runs to fill one folder."""
+        return {"generator": "nvb-face judges 1", "first_seed": self.first_seed, "margin": 1.0}
 
     @property
     def seeds(self) -> range:
@@ -113,12 +119,13 @@ def render_person(folder: Path, seed: int, views: int) -> None:
 def render_people(folder: Path, people: People, workers: int) -> Iterator[int]:
     """Render who is missing, yielding each finished seed, and write dataset.json.
 
-    Raises OutputError, and OccupiedError if another process is at the folder.
+    Raises OutputError, ConfigError where there is something else, and OccupiedError if another process is at it.
     """
     from ..heads.dataset import prepare
 
     with locked(folder), writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
+        require_own(folder, people)
         for stale in folder.glob(".????????.*"):
             shutil.rmtree(stale, ignore_errors=True)
         last = f"{SCENES - 1}-{people.views - 1}.png"
@@ -130,13 +137,21 @@ def render_people(folder: Path, people: People, workers: int) -> Iterator[int]:
         write_people(folder, people)
 
 
+def require_own(folder: Path, people: People) -> None:
+    """Raise ConfigError where the folder's index isn't of people from the same first seed."""
+    if (folder / INDEX_NAME).exists():
+        found = read_index(folder).meta
+        if found != people.meta:
+            raise ConfigError(f"{folder}: holds other pictures ({found or 'of no known origin'}); choose another --out")
+
+
 def write_people(folder: Path, people: People) -> None:
     """Write dataset.json of rendered people: every person a subject; labels follow from the seeds."""
     scenes = [(seed, scene) for seed in people.seeds for scene in range(SCENES)]
     labels = torch.cat([sample_cameras(seed, scene)[: people.views].to_eg3d() for seed, scene in scenes])
     pictures = [(seed, f"{seed:08d}/{scene}-{view}.png") for seed, scene in scenes for view in range(people.views)]
     subjects = [f"person-{seed:08d}" for seed, _ in pictures]
-    write_index(folder, [path for _, path in pictures], labels, subjects, {"margin": 1.0})
+    write_index(folder, [path for _, path in pictures], labels, subjects, people.meta)
 
 
 def scene_of(path: str) -> int:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -8,9 +9,10 @@ import torch
 from nvb_core.cameras import RADIUS
 from nvb_core.errors import ConfigError, OccupiedError
 from nvb_core.staging import locked
-from training.data import FaceFolder
+from training.data import FaceFolder, write_index
 from training.heads.identity import sample_identity
 from training.judges.people import (
+    HELD_OUT_SEED,
     PITCH_DEG,
     ROLL_DEG,
     SCENES,
@@ -78,6 +80,15 @@ def test_scenes_of_pictures_made_elsewhere_are_not_known() -> None:
 def test_views_beyond_the_cameras_of_a_scene_are_refused(views: int) -> None:
     with pytest.raises(ConfigError, match=f"{views} views of a scene: must be in 1–{VIEWS}"):
         People(TRAINING_SEED, 1, views)
+
+
+@pytest.mark.parametrize("meta", [{}, {"margin": 1.25}, People(HELD_OUT_SEED, 1).meta])
+def test_other_folders_are_left_alone(tmp_path: Path, meta: dict[str, Any]) -> None:
+    write_index(tmp_path, ["a/0.png"], torch.zeros(1, 25, dtype=torch.float64), ["a"], meta)
+    before = (tmp_path / "dataset.json").read_bytes()
+    with pytest.raises(ConfigError, match=r"holds other pictures \(.*\); choose another --out"):
+        list(render_people(tmp_path, People(TRAINING_SEED, 1), workers=1))
+    assert (tmp_path / "dataset.json").read_bytes() == before
 
 
 @pytest.mark.parametrize(("first", "then", "rendered"), [(1, 2, 1), (2, 1, 0)])

@@ -22,17 +22,17 @@ from .plan import Dropped, Item, Plan, clean_name, finish, list_images, require_
 def plan_eg3d(source: Path) -> Plan:
     """What an EG3D-labelled folder holds. Raises ConfigError if it isn't one."""
     content = read_content(require_folder(source))
-    if "subjects" in content:
-        raise ConfigError(f"{source}: is a face folder, whose subjects would be lost; use it as it is, or `generated`")
     return finish("eg3d", source, list(_found(source, content)))
 
 
 def read_content(source: Path) -> dict[str, Any]:
-    """What dataset.json holds. Raises ConfigError for one without labels."""
+    """What dataset.json holds. Raises ConfigError for one without labels, or with more than labels."""
     path = source / INDEX_NAME
     content = read_json(path, f"a folder of this kind has a {INDEX_NAME}")
     if not isinstance(content, dict) or not isinstance(content.get("labels"), list):
         raise ConfigError(f'{path}: must hold {{"labels": [[path, [25 numbers]], ...]}}')
+    if "subjects" in content or "splits" in content:
+        raise ConfigError(f"{source}: is a face folder, whose subjects and splits would be lost; use it as it is")
     return content
 
 

@@ -74,7 +74,10 @@ def run(plan: Plan, out: Path, size: int | None, workers: int, show_progress: bo
         settings = {"format": FORMAT, "kind": plan.kind, "side": side, "margin": plan.margin, **plan.settings}
         done = open_journal(out, settings)
         keys = {item.name: _key(item, plan.root) for item in plan.items}
+        _require_same_source(out, done, keys)
         todo = [item for item in plan.items if not _is_done(done.get(item.name), keys[item.name], out / item.name)]
+        if any("side" in done.get(item.name, ()) for item in todo):
+            (out / INDEX_NAME).unlink(missing_ok=True)  # if this run is stopped, its labels would be of other pictures
         with (out / JOURNAL_NAME).open("a", encoding="utf-8") as journal:
             for item, outcome in _convert_all(plan, todo, out, side, workers, show_progress):
                 done[item.name] = {"name": item.name, "key": keys[item.name], **outcome}
@@ -131,6 +134,14 @@ def _key(item: Item, root: Path) -> list[Any]:
         version = []
     box = list(astuple(item.box)) if isinstance(item.box, CropBox) else item.box
     return [item.source, version, box, list(item.size_px or ()), item.label is not None]
+
+
+def _require_same_source(out: Path, done: dict[str, dict[str, Any]], keys: dict[str, list[Any]]) -> None:
+    """Raise ConfigError if no image of earlier runs is in the source: the index would leave all of them out."""
+    now = {(file, *version) for file, version, *_ in keys.values()}
+    earlier = {(file, *version) for file, version, *_ in (record["key"] for record in done.values())}
+    if now and earlier and now.isdisjoint(earlier):
+        raise ConfigError(f"{out}: holds images of another source; choose another --out (--data takes several folders)")
 
 
 def _is_done(record: dict[str, Any] | None, key: list[Any], target: Path) -> bool:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from nvb_core.errors import ConfigError
 from tests.training.data.convert.made_up import pixels_of, save_picture
 from training.data import FaceFolder, read_index
 from training.data.convert.eg3d import plan_eg3d
+from training.data.convert.generated import plan_generated
 from training.data.convert.run import run
 from training.data.index import split_stem
 
@@ -46,8 +48,9 @@ def edit_labels(source: Path, change: Any) -> None:
 def test_a_face_folder_is_not_converted_again(tmp_path: Path) -> None:
     write_ffhq(tmp_path / "src")
     run(plan_eg3d(tmp_path / "src"), tmp_path / "out", None, workers=1, show_progress=False)
-    with pytest.raises(ConfigError, match="out: is a face folder, whose"):
-        plan_eg3d(tmp_path / "out")
+    for plan in (plan_eg3d, partial(plan_generated, pivot_z=None)):
+        with pytest.raises(ConfigError, match="out: is a face folder, whose"):
+            plan(tmp_path / "out")
 
 
 def test_ffhq(tmp_path: Path) -> None:

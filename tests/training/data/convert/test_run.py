@@ -71,6 +71,44 @@ def test_a_changed_source_is_converted_anew(tmp_path: Path, converted: list[str]
     assert (pixels_of(tmp_path / "out" / "subject1" / "00.png") == pixels).all()
 
 
+def test_a_stopped_run_leaves_no_labels_of_other_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    convert(make_plan(tmp_path / "src"), tmp_path / "out")
+    original = run_module.convert_image
+
+    def stopping(item: Item, *rest: Any) -> int:
+        if item.source == "2.png":
+            raise KeyboardInterrupt
+        return original(item, *rest)
+
+    monkeypatch.setattr(run_module, "convert_image", stopping)
+    for i in (1, 2):
+        save_picture(tmp_path / "src" / f"{i}.png", 90 + i)
+    with pytest.raises(KeyboardInterrupt):
+        convert(make_plan(tmp_path / "src"), tmp_path / "out")
+    assert not (tmp_path / "out/dataset.json").exists()
+    monkeypatch.undo()
+    assert convert(make_plan(tmp_path / "src"), tmp_path / "out").images == 4
+    assert len(read_index(tmp_path / "out").paths) == 4
+
+
+@pytest.mark.parametrize("folder", ["elsewhere", "src"])
+def test_a_second_source_does_not_replace_the_first(tmp_path: Path, folder: str) -> None:
+    convert(make_plan(tmp_path / "a" / "src"), tmp_path / "out")
+    (tmp_path / "b" / folder).mkdir(parents=True)
+    plan = make_plan(tmp_path / "b" / folder, 3)
+    with pytest.raises(ConfigError, match="out: holds images of another source; choose another --out"):
+        convert(plan, tmp_path / "out")
+    assert len(read_index(tmp_path / "out").paths) == 4
+
+
+def test_a_source_may_move(tmp_path: Path, converted: list[str]) -> None:
+    convert(make_plan(tmp_path / "src"), tmp_path / "out")
+    converted.clear()
+    (tmp_path / "src").rename(tmp_path / "moved")
+    assert convert(make_plan(tmp_path / "moved"), tmp_path / "out").images == 4
+    assert converted == []
+
+
 def test_other_images_under_the_same_names_are_never_kept(tmp_path: Path, converted: list[str]) -> None:
     convert(make_plan(tmp_path / "src"), tmp_path / "out")
     converted.clear()
