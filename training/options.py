@@ -74,7 +74,8 @@ class RunOptions:
     """Licence to write into the checkpoint; by default that of the one it starts from, else Apache-2.0, or on top of
     Stable Diffusion a reference to the licences of its weights and the training data."""
     data_weights: tuple[float, ...] = ()
-    """How often each folder of `data` is drawn from, relative to the others; default: by its number of images."""
+    """How often each folder of `data` is drawn from, relative to the others; default: by its number of images, in
+    step 2 by that of its subjects with enough views."""
     tone_probability: float = 0.0
     """How often a face is shown in other tones (black and white, sepia, faded), the photo and its views alike. Chosen:
     the paper has no such thing, but synthetic heads are all in true colours, and old photos aren't."""

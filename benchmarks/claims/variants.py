@@ -26,6 +26,7 @@ from training.evaluation.benchmark import Benchmark, BenchmarkFace, BenchmarkSet
 from training.evaluation.measure import GeneratedFaces, MeasureSettings, generate, machine_name, score
 from training.evaluation.run import scoring_sources
 from training.evaluation.scores import IdentityScores, read_scores, write_scores
+from training.evaluation.summary import FEWEST
 from training.export import MODEL_NAME
 from training.heads.dataset import HELD_OUT_SEED
 from training.loop import Trainer
@@ -63,8 +64,8 @@ class Experiment(Shared):
     """Number format of the networks when they are measured; bf16 is faster where the processor computes in it."""
 
     def __post_init__(self) -> None:
-        if self.heads_measured < 4:
-            raise ConfigError(f"heads_measured is {self.heads_measured}, must be at least 4 for an interval")
+        if self.heads_measured < FEWEST:
+            raise ConfigError(f"heads_measured is {self.heads_measured}, must be at least {FEWEST} for an interval")
 
     def load(self, path: Path) -> NVBModel:
         """A checkpoint's model, to be measured."""

@@ -17,7 +17,7 @@ from nvb_core.staging import write_atomically
 from .judged import with_margins
 from .report import LEVELS
 from .scores import IdentityScores, read_scores, scores_from_object
-from .summary import MEASURES, RESAMPLES, Measure
+from .summary import FEWEST, MEASURES, RESAMPLES, Measure
 
 MUST_AGREE = ("benchmark", "level", "views", "image_size")
 """Settings without which a difference would say nothing about the systems."""
@@ -92,7 +92,7 @@ class Difference:
     difference: float | None
     """b - a"""
     low: float | None
-    """95 % interval of the difference, with `high`."""
+    """95 % interval of the difference, with `high`; none over fewer than FEWEST."""
     high: float | None
     identities: int
     """How many took part on both sides."""
@@ -147,7 +147,7 @@ def difference(measure: Measure, pairs: Sequence[tuple[IdentityScores, IdentityS
     picks = np.random.default_rng(0).integers(len(parts), size=(RESAMPLES, len(parts)))
     totals = np.concatenate([parts.sum(0)[None], parts[picks].sum(1)])  # (1 + R, 2, 2)
     a, b = (totals[..., 0] / totals[..., 1]).T
-    low, high = np.quantile((b - a)[1:], [0.025, 0.975]).tolist()
+    low, high = np.quantile((b - a)[1:], [0.025, 0.975]).tolist() if len(parts) >= FEWEST else (None, None)
     values = (float(a[0]), float(b[0]), float(b[0] - a[0]))
     return Difference(measure.key, measure.label, measure.unit, *values, low, high, len(parts))
 
@@ -160,11 +160,11 @@ def write_comparison(comparison: Comparison, out: Path) -> None:
         [
             f"# {comparison.b} against {comparison.a}",
             "",
-            f"{caption(comparison)} The interval is the 95 % paired bootstrap over heads.",
+            f"{caption(comparison)} The interval is the 95 % paired bootstrap over heads, over at least {FEWEST}.",
             "",
             "| figure | A | B | B - A | 95 % interval | B is |",
             "|---|---|---|---|---|---|",
-            *("| " + " | ".join(row(item)) + " |" for item in comparison.differences),
+            *("| " + " | ".join(row(item, len(comparison.seeds))) + " |" for item in comparison.differences),
             "",
         ]
     )
@@ -176,7 +176,7 @@ def to_table(comparison: Comparison) -> Table:
     heads = ("figure", "A", "B", "B - A", "95 % interval", "B is")
     table = Table(*heads, title=caption(comparison), title_justify="left")
     for item in comparison.differences:
-        table.add_row(*row(item))
+        table.add_row(*row(item, len(comparison.seeds)))
     return table
 
 
@@ -185,11 +185,13 @@ def caption(comparison: Comparison) -> str:
     return f"A: {comparison.a}. B: {comparison.b}. {len(comparison.seeds)} heads in common."
 
 
-def row(item: Difference) -> tuple[str, ...]:
-    """Label, both values, difference, interval and verdict."""
+def row(item: Difference, heads: int) -> tuple[str, ...]:
+    """Label, with the count where not all heads took part, both values, difference, interval and verdict."""
     if item.a is None or item.b is None or item.difference is None:
         return item.label, "–", "–", "–", "", ""
     digits = 2 if item.unit else 3
     label = f"{item.label}, {item.unit}" if item.unit else item.label
     values = (f"{item.a:.{digits}f}", f"{item.b:.{digits}f}", f"{item.difference:+.{digits}f}")
-    return label, *values, f"{item.low:+.{digits}f} – {item.high:+.{digits}f}", item.verdict
+    label += "" if item.identities == heads else f" ({item.identities} heads)"
+    interval = "" if item.low is None else f"{item.low:+.{digits}f} – {item.high:+.{digits}f}"
+    return label, *values, interval, item.verdict

@@ -16,7 +16,7 @@ from nvb_core.staging import write_atomically
 from ..export import git_revision
 from .photo_scores import COARSE, VIEWS_DEG, PhotoScores
 from .sheet import CAPTION_PX
-from .summary import mean_interval
+from .summary import FEWEST, mean_interval
 
 COLUMNS = (  # field, heading, digits
     ("yaw_deg", "yaw, °", 1),
@@ -73,7 +73,8 @@ def plugged_cosines(scores: Sequence[PhotoScores]) -> list[dict[str, float | Non
         if mine is None:
             found.append({})
             continue
-        others = [other.plugged.cosine(mine.views) for other in scores if other.plugged and other is not item]
+        known = (other.plugged for other in scores if other.plugged)
+        others = [other.cosine(mine.views) for other in known if other.photo != mine.photo]  # a copy is no other photo
         own = (mine.cosine(mine.restored), mine.cosine(mine.turned), mine.cosine(mine.views))
         cosines = (*own, max(others, default=None))
         found.append({key: cosine for (key, _, _), cosine in zip(PLUGGED_COLUMNS, cosines, strict=True)})
@@ -116,9 +117,9 @@ def _cell(value: float | None, digits: int) -> str:
 
 
 def _mean(values: Sequence[float | None], digits: int) -> str:
-    """With its interval, if there are several."""
+    """With its interval, if there are enough."""
     known = np.array([value for value in values if value is not None])
-    if len(known) < 2:
-        return _cell(float(known[0]) if len(known) else None, digits)
+    if len(known) < FEWEST:
+        return _cell(float(known.mean()) if len(known) else None, digits)
     low, high = mean_interval(known)
     return f"{known.mean():.{digits}f} ({low:.{digits}f} – {high:.{digits}f})"

@@ -44,9 +44,7 @@ def level_plot(methods: Mapping[Level, Mapping[str, Sequence[IdentityScores]]], 
         for name in names:
             found = {level: summarize_measure(measure, scores[name]) for level, scores in methods.items()}
             points = [
-                (level, f.value, f.value - f.low, f.high - f.value)
-                for level, f in found.items()
-                if f.value is not None and f.low is not None and f.high is not None
+                (level, f.value, *_arms(f.value, f.low, f.high)) for level, f in found.items() if f.value is not None
             ]
             if points:
                 x, y, below, above = zip(*points, strict=True)
@@ -54,6 +52,11 @@ def level_plot(methods: Mapping[Level, Mapping[str, Sequence[IdentityScores]]], 
         axis.set_xticks(list(methods))
         axis.set_xlabel("level of degradation")
     _save(figure, axes, path)
+
+
+def _arms(value: float, low: float | None, high: float | None) -> tuple[float, float]:
+    """Of an error bar, down and up; none without an interval."""
+    return (0.0, 0.0) if low is None or high is None else (value - low, high - value)
 
 
 def require_plotting() -> None:

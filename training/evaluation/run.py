@@ -40,7 +40,7 @@ from .measure import MeasureSettings, generate, score
 from .methods import Method
 from .niqe import FITTED_MODEL
 from .scores import IdentityScores, read_scores, write_scores
-from .sheet import MAX_STRIPS, face_strip, side_by_side
+from .sheet import MAX_STRIPS, face_strip, side_by_side, views_shown
 
 
 class Pictures(Protocol):
@@ -216,9 +216,9 @@ class Evaluation(BaseEvaluation):
         """True views, the model's and theirs, from left to right by yaw."""
         strips, others = [], []
         for seed in seeds[:MAX_STRIPS]:
-            order = target_cameras(self.benchmark, seed).angles().yaw_deg.argsort()
+            shown = views_shown(target_cameras(self.benchmark, seed))
             strips.append(self.path(seed, ".png"))
-            others.append({method.name: self._pictures(method, seed)[1:-2][order] for method in methods})
+            others.append({method.name: self._pictures(method, seed)[1:-2][shown] for method in methods})
         return side_by_side(strips, others, name)
 
     def _pictures(self, method: Method, seed: int) -> Tensor:

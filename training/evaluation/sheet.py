@@ -10,6 +10,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from nvb_core.cameras import Cameras
 from nvb_core.images import to_pil
 
 from .benchmark import BenchmarkFace
@@ -18,17 +19,25 @@ from .methods import TRUTH
 from .scores import IdentityScores
 
 MAX_STRIPS = 12
+MAX_VIEWS = 16
 GAP_PX, CAPTION_PX = 8, 20
 _PAPER, _INK = "white", "black"
 
 
 def face_strip(face: BenchmarkFace, generated: GeneratedFaces, index: int) -> Image.Image:
-    """Degraded input above its restoration, then the generated views above the true ones, from left to right by yaw."""
-    order = face.cameras.targets.angles().yaw_deg.argsort()
+    """Degraded input above its restoration, then generated views above true ones, from left to right by yaw."""
+    shown = views_shown(face.cameras.targets)
     gap = torch.ones(3, 2 * face.image.shape[-1], GAP_PX)
     columns = [_above(generated.degraded[index], generated.restored[index]), gap]
-    columns += [_above(generated.views[index, i], face.targets[i]) for i in order.tolist()]
+    columns += [_above(generated.views[index, i], face.targets[i]) for i in shown]
     return to_pil(torch.cat(columns, dim=-1))
+
+
+def views_shown(targets: Cameras) -> list[int]:
+    """Of N targets at most MAX_VIEWS, spread evenly, from left to right by yaw."""
+    order = targets.angles().yaw_deg.argsort().tolist()
+    count = min(len(order), MAX_VIEWS)
+    return [order[round(i * (len(order) - 1) / max(count - 1, 1))] for i in range(count)]
 
 
 def _above(top: Tensor, bottom: Tensor) -> Tensor:

@@ -9,10 +9,12 @@ import numpy as np
 import torch
 
 from .distributions import frechet_distance, kernel_distance
-from .metrics import CameraErrors
+from .metrics import MAX_PSNR_DB, CameraErrors
 from .scores import IdentityScores, ViewScores
 
 RESAMPLES = 2000
+FEWEST = 4
+"""Identities below which there is no interval: a bootstrap over fewer makes it much too narrow (chosen)."""
 Part = tuple[float, float]
 """Numerator and denominator of one identity; a figure is the ratio of their sums."""
 
@@ -54,7 +56,8 @@ class Figure:
     measure: Measure
     value: float | None
     low: float | None
-    """95 % bootstrap interval over identities, with `high`; for KID, by leaving one out at a time; none for FID."""
+    """95 % bootstrap interval over identities, with `high`; for KID, by leaving one out at a time; none for FID or over
+    fewer than FEWEST."""
     high: float | None
     identities: int
     """How many took part."""
@@ -74,6 +77,12 @@ class Figure:
         return (measure.at_least is None or value >= measure.at_least) and (
             measure.at_most is None or value <= measure.at_most
         )
+
+
+def _restored_gain(scores: IdentityScores) -> Part:
+    """Nothing where the input is the truth, as at level 0."""
+    degraded = scores.degraded_psnr
+    return _optional(scores.restored_psnr - degraded if degraded < MAX_PSNR_DB else None)
 
 
 def _view_mean(value: Callable[[ViewScores], float | None]) -> Callable[[IdentityScores], Part]:
@@ -111,7 +120,7 @@ def _of_restoration(key: str, label: str) -> Measure:
 MEASURES = (
     Measure("autoencoder_psnr", "autoencoder PSNR", "dB", _view_mean(lambda v: v.autoencoder_psnr), at_least=31),
     Measure("restored_psnr", "restoration PSNR", "dB", lambda s: (s.restored_psnr, 1), at_least=25),
-    Measure("restored_gain", "restoration above its input", "dB", lambda s: (s.restored_psnr - s.degraded_psnr, 1), 0),
+    Measure("restored_gain", "restoration above its input", "dB", _restored_gain, at_least=0, optional=True),
     Measure("psnr", "novel views PSNR", "dB", _view_mean(lambda v: v.psnr), at_least=21.5),
     Measure("psnr_gain", "novel views above copying", "dB", _view_mean(lambda v: v.psnr - v.copy_psnr), at_least=4.5),
     Measure("ssim", "novel views SSIM", "", _view_mean(lambda v: v.ssim), at_least=0.68),
@@ -200,8 +209,8 @@ def summarize_measure(measure: Measure, scores: Sequence[IdentityScores]) -> Fig
     taking_part = int((parts[:, 1] > 0).sum())
     if not taking_part:
         return Figure(measure, None, None, None, 0)
-    low, high = np.quantile(ratios[1:], [0.025, 0.975]).tolist() if len(ratios) > 1 else (ratios[0], ratios[0])
-    return Figure(measure, float(ratios[0]), float(low), float(high), taking_part)
+    low, high = np.quantile(ratios[1:], [0.025, 0.975]).tolist() if taking_part >= FEWEST else (None, None)
+    return Figure(measure, float(ratios[0]), low, high, taking_part)
 
 
 def cells(figure: Figure) -> tuple[str, str, str, str]:

@@ -12,7 +12,7 @@ import pytest
 
 from nvb_core.errors import ConfigError
 from training.evaluation.cli import main
-from training.evaluation.compare import Side, compare, difference
+from training.evaluation.compare import Side, compare, difference, row
 from training.evaluation.judged import with_margins
 from training.evaluation.levels import levels_to_json
 from training.evaluation.metrics import CameraErrors
@@ -56,9 +56,18 @@ def test_interval_is_that_of_paired_differences() -> None:
 
 
 def test_no_difference() -> None:
-    scores = with_psnr([20, 25, 30])
+    scores = with_psnr([20, 25, 30, 35])
     found = difference(PSNR, list(zip(scores, scores, strict=True)))
     assert (found.difference, found.low, found.high, found.verdict) == (0, 0, 0, "")
+
+
+def test_few_heads_give_no_verdict() -> None:
+    a, b = with_psnr([20, 21, 22]), with_psnr([20.1, 21.2, 22.3])
+    found = difference(PSNR, list(zip(a, b, strict=True)))
+    assert found.difference == pytest.approx(0.2)
+    assert (found.low, found.high, found.verdict) == (None, None, "")
+    assert row(found, 3) == ("novel views PSNR, dB", "21.00", "21.20", "+0.20", "", "")
+    assert row(found, 300)[0] == "novel views PSNR, dB (3 heads)"
 
 
 def test_heads_without_a_value_on_one_side_do_not_count() -> None:
@@ -116,16 +125,16 @@ def test_metrics_that_one_side_lacks_are_named() -> None:
 
 
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    theirs = tuple(replace(item, camera=None) for item in with_psnr([23, 24, 26]))
-    a = write(tmp_path / "a", with_psnr([20, 22, 24]))
-    b = write(tmp_path / "b", with_psnr([21, 23, 25]), theirs=theirs)
+    theirs = tuple(replace(item, camera=None) for item in with_psnr([23, 24, 26, 27]))
+    a = write(tmp_path / "a", with_psnr([20, 22, 24, 24]))
+    b = write(tmp_path / "b", with_psnr([21, 23, 25, 25]), theirs=theirs)
     assert main(["--compare", a, f"{b}:theirs", "--out", str(tmp_path / "out")]) == 0
-    assert "3 heads in common" in capsys.readouterr().out.replace("\n", " ")
+    assert "4 heads in common" in capsys.readouterr().out.replace("\n", " ")
     markdown = (tmp_path / "out/comparison.md").read_text()
-    assert "| novel views PSNR, dB | 22.00 | 24.33 | +2.33 | +2.00 – +3.00 | higher |\n" in markdown
+    assert "| novel views PSNR, dB | 22.50 | 25.00 | +2.50 | +2.00 – +3.00 | higher |\n" in markdown
     assert "| predicted yaw, mean error | – | – | – |  |  |\n" in markdown
     differences = json.loads((tmp_path / "out/comparison.json").read_text())["differences"]
-    assert {item["key"]: item["difference"] for item in differences}["psnr"] == pytest.approx(7 / 3)
+    assert {item["key"]: item["difference"] for item in differences}["psnr"] == pytest.approx(2.5)
 
 
 def test_folder_of_results(tmp_path: Path) -> None:

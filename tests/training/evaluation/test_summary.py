@@ -11,6 +11,7 @@ from training.evaluation.distributions import SetFeatures, frechet_distance, ker
 from training.evaluation.metrics import CameraErrors
 from training.evaluation.scores import IdentityScores, ViewScores
 from training.evaluation.summary import (
+    FEWEST,
     MEASURES,
     Figure,
     Measure,
@@ -113,8 +114,7 @@ def test_means_over_views_then_identities() -> None:
     assert found == pytest.approx(expected)
     assert figures["pair_psnr"].identities == 1
     assert figures["psnr"].identities == 2
-    assert figures["psnr"].low == pytest.approx(20)
-    assert figures["psnr"].high == pytest.approx(23)
+    assert (figures["psnr"].low, figures["psnr"].high) == (None, None)  # two say nothing of all
 
 
 def test_faces_found_is_a_ratio_of_counts() -> None:
@@ -173,9 +173,22 @@ def test_cells(unit: str, value: float, shown: str) -> None:
     assert cells(Figure(measure, None, None, None, 0)) == ("label", "nothing to measure", "", ">= 1.5")
 
 
-def test_one_identity_has_no_spread() -> None:
-    for figure in summarize([SCORES]):
-        assert figure.low == figure.value == figure.high
+@pytest.mark.parametrize("count", [1, FEWEST - 1, FEWEST])
+def test_few_identities_have_no_interval(count: int) -> None:
+    scores = [replace(SCORES, restored_psnr=20.0 + i) for i in range(count)]
+    figure = named(summarize(scores))["restored_psnr"]
+    assert figure.value == pytest.approx(20 + (count - 1) / 2)
+    if count < FEWEST:
+        assert (figure.low, figure.high) == (None, None)
+    else:
+        assert figure.low is not None
+        assert figure.high is not None
+        assert 20 <= figure.low < figure.value < figure.high <= 20 + count
+
+
+def test_nothing_is_gained_over_an_input_that_is_the_truth() -> None:
+    figure = named(summarize([replace(SCORES, degraded_psnr=100.0)]))["restored_gain"]
+    assert (figure.value, figure.identities, figure.measure.optional) == (None, 0, True)
 
 
 def test_nothing_to_measure() -> None:
