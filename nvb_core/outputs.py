@@ -180,10 +180,10 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError):
         return None
     keys = {"request", "images", "turntable", "provenance"}
-    whole = isinstance(manifest, dict) and keys <= manifest.keys() and isinstance(manifest["provenance"], dict)
-    if not whole or not isinstance(manifest["images"], list):
+    if not isinstance(manifest, dict) or not keys <= manifest.keys() or not isinstance(manifest["provenance"], dict):
         return None
-    return manifest if all(isinstance(name, str) for name in manifest["images"]) else None
+    images = manifest["images"]
+    return manifest if isinstance(images, list) and all(isinstance(name, str) for name in images) else None
 
 
 def _manifest(result: FaceResult, names: Sequence[str]) -> dict[str, Any]:

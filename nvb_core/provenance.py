@@ -80,9 +80,7 @@ class Provenance:
     def from_json(cls, text: str) -> Provenance:
         """Inverse of `to_json`. Raises ValueError on anything else."""
         values: Any = json.loads(text)
-        if isinstance(values, dict):
-            values = {"fit_steps": 0, **values}
-        if not isinstance(values, dict) or set(values) != {field.name for field in fields(cls)}:
+        if not isinstance(values, dict) or {"fit_steps", *values} != {field.name for field in fields(cls)}:
             raise ValueError("not a provenance record")
         camera = values.pop("camera")
         return cls(**values, camera=None if camera is None else CameraRecord(**camera))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from PIL import Image, ImageDraw
 
 from .fonts import font_for
 
+T = TypeVar("T")
 CELL_PX = 208
 GAP_PX = 14
 MARGIN_PX = 28
@@ -37,10 +39,10 @@ def contact_sheet(
 
     The grid has as many `columns` as asked for; 0 chooses.
     """
-    shown = _thinned(views, MAX_VIEWS)
+    shown = thinned(views, MAX_VIEWS)
     columns = columns or (math.ceil(len(shown) / 2) if len(shown) <= 10 else math.ceil(math.sqrt(1.6 * len(shown))))
     rows = math.ceil(len(shown) / columns)
-    photos = _thinned(inputs, max(rows, MAX_INPUTS))
+    photos = thinned(inputs, max(rows, MAX_INPUTS))
     rows = max(rows, len(photos))
     step_x, step_y = CELL_PX + GAP_PX, CELL_PX + CAPTION_PX + GAP_PX
     left = MARGIN_PX + (step_x + GAP_PX if inputs else 0)
@@ -75,11 +77,12 @@ def outlined(image: Image.Image, corners: Sequence[tuple[float, float]]) -> Imag
     return marked
 
 
-def _thinned(cells: Sequence[SheetCell], most: int) -> list[SheetCell]:
-    count = min(len(cells), most)
+def thinned(items: Sequence[T], most: int) -> list[T]:
+    """At most as many (2 or more), evenly chosen: the first, the last and some between."""
+    count = min(len(items), most)
     if count < 2:
-        return list(cells)
-    return [cells[round(i * (len(cells) - 1) / (count - 1))] for i in range(count)]
+        return list(items)
+    return [items[round(i * (len(items) - 1) / (count - 1))] for i in range(count)]
 
 
 def _write(draw: ImageDraw.ImageDraw, x: int, y: int, text: str, colour: str, size_px: int) -> None:

@@ -102,9 +102,9 @@ def measure_heads(model: NVBModel, level: int, options: Options) -> list[HeadErr
 
 
 def interval(values: Sequence[float]) -> str:
-    """Mean and its 95 % bootstrap interval over heads."""
+    """Mean and, of enough heads, its 95 % bootstrap interval."""
     low, high = mean_interval(np.array(values))
-    return f"{np.mean(values):+.2f} ({low:+.2f} to {high:+.2f})"
+    return f"{np.mean(values):+.2f}" + ("" if low is None else f" ({low:+.2f} to {high:+.2f})")
 
 
 def level_section(heads: Sequence[HeadErrors]) -> list[str]:

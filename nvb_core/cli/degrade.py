@@ -80,15 +80,16 @@ def main(argv: Sequence[str]) -> int:
     share = work[worker.index :: worker.count]
     with progress_bars(visible=worker.index == 0) as progress:
         for photo, stem in progress.track(share, description="degrading"):
+            in_grid = len(rows) < grid_rows(options)
             try:
-                pictures = degrade_photo(photo, stem, options, worker.device)
+                pictures = degrade_photo(photo, stem, options, worker.device, in_grid)
             except OutputError:
                 raise
             except NVBError as error:
                 report_error(error)
                 failed.append(photo)
                 continue
-            if len(rows) < grid_rows(options):
+            if in_grid:
                 rows.append(pictures)
     if rows and worker.index == 0:
         write_grid(rows, options)
@@ -105,13 +106,13 @@ def grid_rows(options: Options) -> int:
     return GRID_PICTURES // (1 + min(options.variants, GRID_VARIANTS)) if options.grid else 0
 
 
-def degrade_photo(path: Path, stem: str, options: Options, device: torch.device) -> list[Image.Image]:
-    """Write the variants of a photo that aren't there yet; returns what the grid shows: the photo and variants, small.
+def degrade_photo(path: Path, stem: str, options: Options, device: torch.device, in_grid: bool) -> list[Image.Image]:
+    """Write the variants of a photo that aren't there yet; returns the photo and variants, small, if it's in the grid.
 
     Raises NVBError.
     """
     photo = load_image(path)
-    pictures = [_small(to_pil(photo.pixels))] if options.grid else []
+    pictures = [_small(to_pil(photo.pixels))] if in_grid else []
     for variant, degradation in enumerate(draw(photo, options)):
         name = f"{stem}.png" if options.variants == 1 else f"{stem}_{variant:03d}.png"
         record = {
@@ -125,7 +126,7 @@ def degrade_photo(path: Path, stem: str, options: Options, device: torch.device)
         target = options.out / name
         if options.overwrite or not is_finished(target, record, path):
             save(_degraded(photo, degradation, device, path), target, record)
-        if options.grid and variant < GRID_VARIANTS:
+        if in_grid and variant < GRID_VARIANTS:
             with Image.open(target) as picture:
                 pictures.append(_small(picture.convert("RGB")))
     return pictures

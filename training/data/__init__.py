@@ -1,7 +1,7 @@
 """Training data: the common on-disk form of face folders, reading them, and converters into it."""
 
 from .folder import FaceFolder, FaceSource, InMemory, to_float
-from .index import INDEX_NAME, FaceIndex, Split, derived_split, read_index, write_index
+from .index import INDEX_NAME, FaceIndex, Split, derived_split, read_index, require_meta, write_index
 
 __all__ = [
     "INDEX_NAME",
@@ -12,6 +12,7 @@ __all__ = [
     "Split",
     "derived_split",
     "read_index",
+    "require_meta",
     "to_float",
     "write_index",
 ]

@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -155,6 +156,23 @@ def read_index(folder: Path) -> FaceIndex:
     labels = torch.tensor([label or [math.nan] * 25 for _, label in entries], dtype=torch.float64)
     one_photo = "subjects" not in index or meta.get("converted_from") == "eg3d"
     return FaceIndex(paths, labels, tuple(subjects), meta, tuple(splits), one_photo)
+
+
+def require_meta(folder: Path, wanted: Mapping[str, Any], of_older: Mapping[str, Any] = MappingProxyType({})) -> None:
+    """Raise ConfigError where a folder's index has another meta than what is about to be made there.
+
+    `of_older` is what an index that doesn't say has.
+    """
+    path = folder / INDEX_NAME
+    if not path.exists():
+        return
+    try:
+        found = {**of_older, **json.loads(path.read_text(encoding="utf-8")).get("meta", {})}
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ConfigError(f"{path} is not a dataset index; choose another --out") from error
+    wrong = [f"{key} {found.get(key)} (not {value})" for key, value in wanted.items() if found.get(key) != value]
+    if wrong:
+        raise ConfigError(f"{folder} already holds images of other settings: {', '.join(wrong)}; choose another --out")
 
 
 def split_stem(stem: str) -> tuple[str, str]:

@@ -17,7 +17,7 @@ from nvb_core.staging import write_atomically
 from .judged import with_margins
 from .report import LEVELS
 from .scores import IdentityScores, read_scores, scores_from_object
-from .summary import FEWEST, MEASURES, RESAMPLES, Measure
+from .summary import FEWEST, MEASURES, RESAMPLES, Measure, interval
 
 MUST_AGREE = ("benchmark", "level", "views", "image_size")
 """Settings without which a difference would say nothing about the systems."""
@@ -147,8 +147,8 @@ def difference(measure: Measure, pairs: Sequence[tuple[IdentityScores, IdentityS
     picks = np.random.default_rng(0).integers(len(parts), size=(RESAMPLES, len(parts)))
     totals = np.concatenate([parts.sum(0)[None], parts[picks].sum(1)])  # (1 + R, 2, 2)
     a, b = (totals[..., 0] / totals[..., 1]).T
-    low, high = np.quantile((b - a)[1:], [0.025, 0.975]).tolist() if len(parts) >= FEWEST else (None, None)
     values = (float(a[0]), float(b[0]), float(b[0] - a[0]))
+    low, high = interval((b - a)[1:], len(parts))
     return Difference(measure.key, measure.label, measure.unit, *values, low, high, len(parts))
 
 
@@ -160,7 +160,7 @@ def write_comparison(comparison: Comparison, out: Path) -> None:
         [
             f"# {comparison.b} against {comparison.a}",
             "",
-            f"{caption(comparison)} The interval is the 95 % paired bootstrap over heads, over at least {FEWEST}.",
+            f"{caption(comparison)} Intervals: 95 %, paired bootstrap over heads, of which it takes {FEWEST}.",
             "",
             "| figure | A | B | B - A | 95 % interval | B is |",
             "|---|---|---|---|---|---|",
@@ -193,5 +193,5 @@ def row(item: Difference, heads: int) -> tuple[str, ...]:
     label = f"{item.label}, {item.unit}" if item.unit else item.label
     values = (f"{item.a:.{digits}f}", f"{item.b:.{digits}f}", f"{item.difference:+.{digits}f}")
     label += "" if item.identities == heads else f" ({item.identities} heads)"
-    interval = "" if item.low is None else f"{item.low:+.{digits}f} – {item.high:+.{digits}f}"
-    return label, *values, interval, item.verdict
+    between = "" if item.low is None else f"{item.low:+.{digits}f} – {item.high:+.{digits}f}"
+    return label, *values, between, item.verdict

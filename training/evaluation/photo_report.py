@@ -16,7 +16,7 @@ from nvb_core.staging import write_atomically
 from ..export import git_revision
 from .photo_scores import COARSE, VIEWS_DEG, PhotoScores
 from .sheet import CAPTION_PX
-from .summary import FEWEST, mean_interval
+from .summary import mean_interval
 
 COLUMNS = (  # field, heading, digits
     ("yaw_deg", "yaw, °", 1),
@@ -119,7 +119,8 @@ def _cell(value: float | None, digits: int) -> str:
 def _mean(values: Sequence[float | None], digits: int) -> str:
     """With its interval, if there are enough."""
     known = np.array([value for value in values if value is not None])
-    if len(known) < FEWEST:
-        return _cell(float(known.mean()) if len(known) else None, digits)
+    if not len(known):
+        return _cell(None, digits)
     low, high = mean_interval(known)
-    return f"{known.mean():.{digits}f} ({low:.{digits}f} – {high:.{digits}f})"
+    mean = _cell(float(known.mean()), digits)
+    return mean if low is None else f"{mean} ({low:.{digits}f} – {high:.{digits}f})"

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nvb_core.cameras import Cameras
 from nvb_core.images import to_pil
+from nvb_core.sheet import thinned
 
 from .benchmark import BenchmarkFace
 from .measure import GeneratedFaces
@@ -34,10 +35,8 @@ def face_strip(face: BenchmarkFace, generated: GeneratedFaces, index: int) -> Im
 
 
 def views_shown(targets: Cameras) -> list[int]:
-    """Of N targets at most MAX_VIEWS, spread evenly, from left to right by yaw."""
-    order = targets.angles().yaw_deg.argsort().tolist()
-    count = min(len(order), MAX_VIEWS)
-    return [order[round(i * (len(order) - 1) / max(count - 1, 1))] for i in range(count)]
+    """Of N targets at most MAX_VIEWS, evenly chosen, from left to right by yaw."""
+    return thinned(targets.angles().yaw_deg.argsort().tolist(), MAX_VIEWS)
 
 
 def _above(top: Tensor, bottom: Tensor) -> Tensor:

@@ -19,11 +19,21 @@ Part = tuple[float, float]
 """Numerator and denominator of one identity; a figure is the ratio of their sums."""
 
 
-def mean_interval(values: np.ndarray) -> tuple[float, float]:
-    """95 % bootstrap interval of the mean of values (N,)."""
-    picks = np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)))
-    low, high = np.quantile(values[picks].mean(1), [0.025, 0.975]).tolist()
+Interval = tuple[float, float] | tuple[None, None]
+
+
+def interval(resampled: np.ndarray, identities: int) -> Interval:
+    """95 % interval of a figure by its resamples (R,); none over fewer than FEWEST identities."""
+    if identities < FEWEST:
+        return None, None
+    low, high = np.quantile(resampled, [0.025, 0.975]).tolist()
     return low, high
+
+
+def mean_interval(values: np.ndarray) -> Interval:
+    """95 % bootstrap interval of the mean of values (N,), N > 0; none of fewer than FEWEST."""
+    picks = np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)))
+    return interval(values[picks].mean(1), len(values))
 
 
 @dataclass(frozen=True)
@@ -209,7 +219,7 @@ def summarize_measure(measure: Measure, scores: Sequence[IdentityScores]) -> Fig
     taking_part = int((parts[:, 1] > 0).sum())
     if not taking_part:
         return Figure(measure, None, None, None, 0)
-    low, high = np.quantile(ratios[1:], [0.025, 0.975]).tolist() if taking_part >= FEWEST else (None, None)
+    low, high = interval(ratios[1:], taking_part)
     return Figure(measure, float(ratios[0]), low, high, taking_part)
 
 

@@ -94,18 +94,9 @@ def image_name(seed: int, view: int) -> str:
 
 def pending(folder: Path, heads: HeadSet) -> list[int]:
     """Seeds whose images aren't all there yet. Raises ConfigError where the folder holds another kind of set."""
-    index = folder / INDEX
-    if index.exists():
-        try:
-            found = json.loads(index.read_text()).get("meta", {})
-        except (ValueError, AttributeError) as error:
-            raise ConfigError(f"{index} is not a dataset index; choose another --out") from error
-        found = {"wild": 0.0, **found}  # older folders don't say
-        wrong = [f"{k} {found.get(k)} (not {v})" for k, v in heads.meta().items() if found.get(k) != v]
-        if wrong:
-            raise ConfigError(
-                f"{folder} already holds images of other settings: {', '.join(wrong)}; choose another --out"
-            )
+    from ..data import require_meta
+
+    require_meta(folder, heads.meta(), of_older={"wild": 0.0})
     return [seed for seed in heads.seeds if not (folder / f"{seed:08d}").is_dir()]
 
 

@@ -21,7 +21,7 @@ from nvb_core.errors import ConfigError
 from nvb_core.images import to_pil
 from nvb_core.staging import locked, writing
 
-from ..data import INDEX_NAME, read_index, write_index
+from ..data import require_meta, write_index
 from ..heads.identity import Identity, sample_identity
 from ..processes import in_processes
 
@@ -125,7 +125,7 @@ def render_people(folder: Path, people: People, workers: int) -> Iterator[int]:
 
     with locked(folder), writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        require_own(folder, people)
+        require_meta(folder, people.meta)
         for stale in folder.glob(".????????.*"):
             shutil.rmtree(stale, ignore_errors=True)
         last = f"{SCENES - 1}-{people.views - 1}.png"
@@ -135,14 +135,6 @@ def render_people(folder: Path, people: People, workers: int) -> Iterator[int]:
             for _, seed, _ in in_processes(render_person, [(folder, seed, people.views) for seed in missing], workers):
                 yield seed
         write_people(folder, people)
-
-
-def require_own(folder: Path, people: People) -> None:
-    """Raise ConfigError where the folder's index isn't of people from the same first seed."""
-    if (folder / INDEX_NAME).exists():
-        found = read_index(folder).meta
-        if found != people.meta:
-            raise ConfigError(f"{folder}: holds other pictures ({found or 'of no known origin'}); choose another --out")
 
 
 def write_people(folder: Path, people: People) -> None:

@@ -121,6 +121,14 @@ def test_report_files(tmp_path: Path) -> None:
             assert line.split(" | ")[1] == "0.710"
 
 
+def test_at_level_0_there_is_nothing_to_gain(tmp_path: Path) -> None:
+    clean = replace(make_report(1), scores=(replace(SCORES, degraded_psnr=100.0),))
+    write_report(clean, tmp_path, make_strips(tmp_path, 1))
+    markdown = (tmp_path / "report.md").read_text()
+    assert " of 12 bars met\n" in markdown
+    assert "restoration above its input" not in markdown
+
+
 def test_sheet_shows_the_first_identities(tmp_path: Path) -> None:
     count = MAX_STRIPS + 2
     write_report(make_report(count), tmp_path, make_strips(tmp_path, count))

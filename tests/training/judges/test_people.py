@@ -86,7 +86,7 @@ def test_views_beyond_the_cameras_of_a_scene_are_refused(views: int) -> None:
 def test_other_folders_are_left_alone(tmp_path: Path, meta: dict[str, Any]) -> None:
     write_index(tmp_path, ["a/0.png"], torch.zeros(1, 25, dtype=torch.float64), ["a"], meta)
     before = (tmp_path / "dataset.json").read_bytes()
-    with pytest.raises(ConfigError, match=r"holds other pictures \(.*\); choose another --out"):
+    with pytest.raises(ConfigError, match=r"already holds images of other settings: .*; choose another --out"):
         list(render_people(tmp_path, People(TRAINING_SEED, 1), workers=1))
     assert (tmp_path / "dataset.json").read_bytes() == before
 
