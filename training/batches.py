@@ -83,6 +83,7 @@ class ViewBatch:
     degraded_targets: Tensor  # (B, N, 3, S, S): targets under the input's degradation
     target_images: Tensor = NOTHING  # (B, N) int64: indices of the targets in their folder
     mirrored: Tensor = NOTHING  # (B,) bool
+    has_camera: Tensor = NOTHING  # (B,) bool: whose cameras are their own, not lent; if empty, all are
     latents: Tensor = NOTHING  # (B, N, Z, h, w) of the targets, if they are known already
     pending: tuple[Degradation, ...] = ()  # (B) that lq and degraded_targets have still to undergo; none once they have
 
@@ -183,16 +184,18 @@ def sample_view_batch(
     degrade_later: bool = False,
     tones: ToneJitter = TRUE_COLOURS,
     target_jitter: CropJitter = CANONICAL,
+    own_views: bool = False,
 ) -> ViewBatch:
     """Step 2: random subjects, a random source image and `views` other images of each; half of the faces mirrored,
     all pictures of a face in one tone.
 
-    Only images whose cameras are known are used. With source_target_probability (chosen) the first target is the
-    source's own picture: as a canonical crop, or if targets are jittered, cropped as the source is. With degrade_later
-    pictures are left to be degraded by the batch's `completed`. Raises ConfigError if no subject has more than `views`
-    such images.
+    Only images whose cameras are known are used. With own_views subjects that have fewer images are drawn as well, of
+    which the same stand for several views; one of unknown camera gets the pose of some other. With
+    source_target_probability (chosen) the first target is the source's own picture: as a canonical crop, or if targets
+    are jittered, cropped as the source is. With degrade_later pictures are left to be degraded by the batch's
+    `completed`. Raises ConfigError if no subject has more than `views` such images.
     """
-    chosen = _choose_views(folder, faces, views, rng, source_target_probability)  # (B, 1 + N), source first
+    chosen = _choose_views(folder, faces, views, rng, source_target_probability, own_views)  # (B, 1 + N), source first
     mirror = _coin(rng, faces)
     parts = folder.by_source(chosen[:, 0])
     boxes = [_jittered_boxes(parts, faces, rng, jitter)]  # of the photos; then of their targets, if they are jittered
@@ -200,10 +203,15 @@ def sample_view_batch(
         boxes += [_jittered_boxes(parts, faces, rng, target_jitter) for _ in range(views)]
         own = chosen[:, 1] == chosen[:, 0]
         boxes[1] = [photo if same else target for photo, target, same in zip(*boxes[:2], own, strict=True)]
+    lent = folder.poses(rng.choice(folder.posed, size=faces)) if own_views else None  # (B, 4, 4)
+    has_camera = torch.empty(faces, dtype=torch.bool)
     pictures, vectors = torch.empty(faces, 1 + views, 3, folder.size, folder.size), torch.empty(faces, 1 + views, 16)
     for source, rows, first in parts:
         local = first[:, None] + torch.from_numpy(chosen[rows] - chosen[rows, :1])
         images, cameras = _mirrored_views(source, local, mirror[rows])
+        has_camera[rows] = source.has_camera[first]
+        if lent is not None:
+            cameras = _lend_poses(cameras, lent[rows], ~has_camera[rows])
         picked = [[of_view[row] for row in rows] for of_view in boxes]
         pictures[rows], vectors[rows] = _view_crops(source, images, cameras, picked, folder.size)
 
@@ -217,6 +225,7 @@ def sample_view_batch(
         degraded_targets=targets,
         target_images=torch.from_numpy(chosen[:, 1:]),
         mirrored=mirror,
+        has_camera=has_camera,
         pending=pending,
     )
     return batch if degrade_later else batch.completed()
@@ -249,6 +258,13 @@ def _mirrored_views(source: FaceSource, indices: Tensor, mirror: Tensor) -> tupl
     return images.unflatten(0, tuple(indices.shape)), _mirror_cameras(source.cameras[flat], flips)
 
 
+def _lend_poses(cameras: Cameras, cam2world: Tensor, lacking: Tensor) -> Cameras:
+    """Cameras (B·N), of which those of faces that lack one (B,) get the face's cam2world (B, 4, 4)."""
+    views = len(cameras) // len(lacking)
+    mask = lacking.repeat_interleave(views)[:, None, None]
+    return Cameras(torch.where(mask, cam2world.repeat_interleave(views, 0), cameras.cam2world), cameras.intrinsics)
+
+
 def _jittered_boxes(
     parts: Sequence[tuple[FaceSource, np.ndarray, Tensor]], count: int, rng: np.random.Generator, jitter: CropJitter
 ) -> list[CropBox]:
@@ -266,15 +282,20 @@ def _choose_images(folder: FaceFolder, count: int, rng: np.random.Generator) -> 
 
 
 def _choose_views(
-    folder: FaceFolder, faces: int, views: int, rng: np.random.Generator, source_target_probability: float
+    folder: FaceFolder,
+    faces: int,
+    views: int,
+    rng: np.random.Generator,
+    source_target_probability: float,
+    own_views: bool = False,
 ) -> np.ndarray:
-    """Image indices (B, 1 + N), source first."""
-    usable = np.flatnonzero(folder.view_counts > views)
+    """Image indices (B, 1 + N), source first; with own_views those of a subject that has fewer are repeated."""
+    usable = np.flatnonzero(folder.view_counts > (0 if own_views else views))
     if not len(usable):
         most = folder.view_counts.max(initial=0)
         raise ConfigError(f"no subject has the {views + 1} images that {views} target views need (most: {most})")
     subjects = rng.choice(usable, size=faces, p=folder.probabilities(folder.subject_sources[usable]))
-    chosen = np.stack([rng.permutation(folder.views[subject])[: views + 1] for subject in subjects])
+    chosen = np.stack([np.resize(rng.permutation(folder.views[subject]), views + 1) for subject in subjects])
     own = rng.random(faces) < source_target_probability
     chosen[own, 1] = chosen[own, 0]
     return chosen

@@ -75,7 +75,7 @@ class RunOptions:
     Stable Diffusion a reference to the licences of its weights and the training data."""
     data_weights: tuple[float, ...] = ()
     """How often each folder of `data` is drawn from, relative to the others; default: by its number of images, in
-    step 2 by that of its subjects with enough views."""
+    step 2 by that of the subjects that it draws."""
     tone_probability: float = 0.0
     """How often a face is shown in other tones (black and white, sepia, faded), the photo and its views alike. Chosen:
     the paper has no such thing, but synthetic heads are all in true colours, and old photos aren't."""
@@ -294,6 +294,10 @@ class Step2Options(RunOptions):
     loose_targets: float = 0.0
     """How often a target view is cropped as loosely as photos are (chosen), so that views hold from rolled, zoomed and
     shifted cameras too; where it is above 0, a photo's own view is cropped as the photo."""
+    own_views: bool = False
+    """Draw subjects with fewer than `views` + 1 pictures too (photos, dead leaves): the same picture, each time cropped
+    in its own way with `loose_targets`, then stands for several views, so that the grid learns to hold whatever a photo
+    shows (chosen). A picture of a subject of which no camera is known is one by itself, under a pose lent to it."""
     latent_cache: Path | None = None
     """Folder for latents of the targets, encoded once instead of in every step and rounded to float16; where several
     machines train, on storage that all see."""

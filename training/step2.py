@@ -31,7 +31,7 @@ from .loop import Picture, Trainer
 from .losses import feature_losses, psnr_db
 from .options import Step2Options
 from .state import Progress
-from .step1 import PICTURE_STEPS, DenoisingTarget, draw_timesteps
+from .step1 import PICTURE_STEPS, DenoisingTarget, draw_timesteps, masked_mse
 from .tones import ToneJitter
 from .validation import PICTURE_STREAM, VALIDATION_STREAM, validation_faces
 
@@ -58,14 +58,20 @@ class Step2Network(nn.Module):
             true_features = model.encoder(batch.degraded_targets.flatten(0, 1), timesteps.repeat_interleave(views))
         predicted_camera = model.view.camera_predictor(features).float()
         target_camera = model.view.camera_predictor(true_features).float()  # more of the same task, nearly for free
-        camera = self._grid_camera(batch.source_cameras, predicted_camera.detach(), generator)
+        known = batch.has_camera if batch.has_camera.numel() else timesteps.ge(0)
+        predicted = torch.where(known[:, None], predicted_camera.detach(), batch.source_cameras)  # a lent one is true
+        camera = self._grid_camera(batch.source_cameras, predicted, generator)
         grid = model.view.volume(features, camera, timesteps)
         cam2world, intrinsics = matrices_from_vector(batch.target_cameras)
         view_features = model.view.view_features(grid, cam2world, intrinsics, timesteps)  # (B·N, C, h, w)
 
         feature, cosine = feature_losses(view_features, true_features)
         true_camera = torch.cat([batch.source_cameras, batch.target_cameras.flatten(0, 1)])
-        camera_loss = F.mse_loss(torch.cat([predicted_camera, target_camera]), true_camera)
+        camera_loss = masked_mse(
+            torch.cat([predicted_camera, target_camera]),
+            true_camera,
+            torch.cat([known, known.repeat_interleave(views)]),
+        )
         loss = options.feature_weight * (feature + options.cosine_weight * cosine) + options.camera_weight * camera_loss
         losses = {"feature": feature, "cosine": cosine, "camera": camera_loss}
         if options.denoised_views:
@@ -100,8 +106,8 @@ class Step2Stage:
     def __init__(self, options: Step2Options, rank: int) -> None:
         self.options = options
         self.model = start_model(options.init, options.base)
-        self.folder = load_faces(options, self.model.config.image_size, rank)
-        self.folder.require_views(options.views)
+        self.folder = load_faces(options, self.model.config.image_size, rank, lone=options.own_views)
+        self.folder.require_views(options.views, of_all=not options.own_views)
         self.shown, self.validation_source = validation_faces(options, self.folder, rank, options.views)
         self.cache = self._latent_cache()
         economise(self.model, options)
@@ -111,6 +117,7 @@ class Step2Stage:
             ranges=PRESETS[options.degradation],
             tones=ToneJitter(options.tone_probability),
             target_jitter=CropJitter(probability=options.loose_targets),
+            own_views=options.own_views,
         )
 
     def _latent_cache(self) -> LatentCache | None:

@@ -294,6 +294,44 @@ def test_mixing_weights_of_subjects(folder: FaceFolder) -> None:
     assert (only_first < 20).all()  # the second has too few views
 
 
+def with_lone_pictures(folder: FaceFolder) -> FaceFolder:
+    """The folder and, after it, ten pictures of unknown camera, each the only one of its subject."""
+    source = folder.sources[0]
+    frontal = Cameras(source.cameras.cam2world.clone(), source.cameras.intrinsics)
+    frontal.cam2world[:] = Cameras.from_angles(0.0).cam2world
+    alone = in_memory(source.images(torch.arange(10)), frontal[:10], torch.zeros(10, dtype=torch.bool))
+    return FaceFolder((source, alone), (*folder.views, *np.arange(20, 30)[:, None]), SIZE)
+
+
+def test_own_views_repeat_the_pictures_that_a_subject_has(folder: FaceFolder) -> None:
+    both, key = with_lone_pictures(folder), (0, 0, 0)
+    chosen = _choose_views(both, 500, 3, batch_generator(*key), 0.0, own_views=True)
+    lone = chosen[:, 0] >= 20
+    assert lone.mean() == pytest.approx(10 / 15, abs=0.06)
+    assert (chosen[lone] == chosen[lone, :1]).all()
+    assert all(len(set(row)) == 4 for row in chosen[~lone].tolist())
+    of_two = _choose_views(FaceFolder(both.sources, (np.array([4, 7]),), SIZE), 9, 4, batch_generator(*key), 0.0, True)
+    assert {tuple(row) for row in of_two.tolist()} == {(4, 7, 4, 7, 4), (7, 4, 7, 4, 7)}
+    assert (_choose_views(both, 500, 3, batch_generator(*key), 0.0) < 20).all()
+
+
+def test_own_views_are_crops_of_the_photo_under_a_lent_pose(folder: FaceFolder) -> None:
+    both = with_lone_pictures(folder)
+    batch = sample_view_batch(both, 24, 2, batch_generator(0, 0, 0), NEVER, CLEAN, target_jitter=ALWAYS, own_views=True)
+    lone = ~batch.has_camera
+    assert 4 < int(lone.sum()) < 22
+    # The photo's own picture, its camera's pose and a shift, zoom or roll of both.
+    torch.testing.assert_close(batch.targets[lone, 0], batch.lq[lone])
+    torch.testing.assert_close(batch.target_cameras[lone, 0], batch.source_cameras[lone])
+    moved = (batch.target_cameras[lone, 1:] - batch.source_cameras[lone, None]).abs().amax(dim=2)
+    assert bool((moved > 1e-3).all())
+    position, lenders = batch.source_cameras[lone][:, [3, 7, 11]], folder.sources[0].cameras.to_vector()[:, [3, 7, 11]]
+    assert bool((torch.cdist(position, lenders).amin(dim=1) < 1e-4).all())
+    assert len(position.unique(dim=0)) > 1
+    assert_dots(batch.lq[~lone], batch.source_cameras[~lone])
+    assert_dots(batch.targets[~lone].flatten(0, 1), batch.target_cameras[~lone].flatten(0, 1))
+
+
 def test_batches_check_shapes() -> None:
     image, views = torch.zeros(2, 3, 8, 8), torch.zeros(2, 4, 3, 8, 8)
     with pytest.raises(ValueError, match="target is"):

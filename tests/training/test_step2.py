@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +16,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from nvb_core.checkpoint import read_metadata
+from nvb_core.errors import ConfigError
 from nvb_core.frustum import matrices_from_vector
 from training.command import run_command
+from training.data import write_index
 from training.export import start_model
 from training.losses import feature_losses
 from training.options import Step2Options
@@ -26,7 +31,8 @@ pytestmark = pytest.mark.usefixtures("accelerate_reset")
 
 def options(out: Path, faces: Path, init: Path, **changes: Any) -> Step2Options:
     settings: dict[str, Any] = {"steps": 2, "batch_size": 2, "log_every": 1, "grid_every": 2, "precision": "no"}
-    return Step2Options(out=out, data=(faces,), init=init, **{**settings, "views": 3, "denoised_views": 1, **changes})
+    settings |= {"data": (faces,), "views": 3, "denoised_views": 1}
+    return Step2Options(out=out, init=init, **{**settings, **changes})
 
 
 @pytest.fixture
@@ -136,6 +142,48 @@ def test_only_the_camera_loss_trains_the_camera_predictor(
     predictor = stage.model.view.camera_predictor
     assert all(p.grad is None or not p.grad.any() for p in predictor.parameters())
     assert all(p.grad is not None and p.grad.any() for p in stage.model.view.volume.camera.parameters())
+
+
+def lone_pictures(folder: Path, faces: Path, count: int = 4) -> Path:
+    """A face folder of some of the pictures of another, none of known camera."""
+    pictures = sorted(faces.glob("*/*.png"))[:count]
+    folder.mkdir()
+    for i, picture in enumerate(pictures):
+        shutil.copy(picture, folder / f"{i}.png")
+    labels = torch.full((count, 25), math.nan, dtype=torch.float64)
+    write_index(folder, [f"{i}.png" for i in range(count)], labels, [str(i) for i in range(count)], {"margin": 1.25})
+    return folder
+
+
+def test_learns_from_lone_pictures_on_demand(tmp_path: Path, faces: Path, tiny_checkpoint: Path) -> None:
+    lone = lone_pictures(tmp_path / "lone", faces)
+    changes: dict[str, Any] = {"data": (faces, lone), "loose_targets": 0.5, "data_weights": (1, 9)}
+    with pytest.raises(ConfigError, match="lone: no subject has the 4 images with cameras"):
+        Step2Stage(options(tmp_path / "out", faces, tiny_checkpoint, **changes), rank=0)
+    assert train(options(tmp_path / "out", faces, tiny_checkpoint, **changes, own_views=True)) == 2
+    stage = Step2Stage(options(tmp_path / "out", faces, tiny_checkpoint, **changes, own_views=True), rank=0)
+    assert sum(int((~stage.make_batch(i).has_camera).sum()) for i in range(8)) > 8
+    only = {**changes, "data": (lone,), "data_weights": ()}
+    with pytest.raises(ConfigError, match="lone: no subject has the 4 images with cameras"):
+        Step2Stage(options(tmp_path / "out", faces, tiny_checkpoint, **only, own_views=True), rank=0)
+
+
+def test_lent_cameras_are_never_predicted(
+    stage: Step2Stage, tmp_path: Path, faces: Path, tiny_checkpoint: Path
+) -> None:
+    """Neither does the grid get a prediction in their place, nor are they what the predictor is to say."""
+    batch, seen = stage.make_batch(0), []
+    stage.model.view.volume.register_forward_pre_hook(lambda module, args: seen.append(args[1]))
+    tested = network(stage, tmp_path, faces, tiny_checkpoint, true_camera_probability=0.0)
+    whole = tested(batch, generator())["camera"]
+    lent = dataclasses.replace(batch, has_camera=torch.tensor([False, True]))
+    first = tested(lent, generator())["camera"]
+    none = tested(dataclasses.replace(batch, has_camera=torch.zeros(2, dtype=torch.bool)), generator())["camera"]
+    assert none.item() == 0
+    assert 0 < first.item() < whole.item()
+    assert torch.equal(seen[1][0], batch.source_cameras[0])
+    assert torch.equal(seen[1][1], seen[0][1])
+    assert not torch.equal(seen[1][1], batch.source_cameras[1])
 
 
 @pytest.mark.parametrize("count", [1, 3])

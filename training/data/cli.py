@@ -93,7 +93,7 @@ class Transforms(Common):
 
 @dataclass(frozen=True)
 class Faces(Common):
-    """A plain folder of faces without cameras, for the autoencoder and step 1."""
+    """A plain folder of faces without cameras, for the autoencoder, step 1 and, with --own-views, step 2."""
 
     size: int = 512
     """Pixels of the aligned crop; images get --margin times as many."""
@@ -164,7 +164,8 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Leaves:
-    """Pictures of nothing (dead leaves), so that step 1 learns to restore more than heads; no cameras.
+    """Pictures of nothing (dead leaves), so that step 1 learns to restore more than heads and step 2, with --own-views,
+    to hold more; no cameras.
 
     The same seed gives the same picture. The same command goes on after an interruption; more pictures go into the same
     folder with a larger --count.

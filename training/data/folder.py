@@ -33,7 +33,7 @@ class FaceSource:
     files: tuple[Path, ...]
     side: int  # H of the images, in pixels
     pixels: Tensor | None  # (N, 3, H, H) uint8, or None: decoded when asked for
-    cameras: Cameras  # (N) of the whole images; frontal where unknown
+    cameras: Cameras  # (N) of the whole images; where unknown, one that sees the canonical crop from the front
     has_camera: Tensor  # (N,) bool
     canonical_px: float  # side of the canonical centre crop in pixels of the whole image
 
@@ -87,12 +87,14 @@ class FaceFolder:
         weights: Sequence[float] = (),
         split: Split = "all",
         in_memory: InMemory = "auto",
+        lone: bool = False,
     ) -> FaceFolder:
         """Read face folders, of which only the subjects of `split`; crops will be size × size.
 
         The canonical crop of a folder is the centre square that brings the focal length to FOCAL (H · fx / FOCAL, from
         the median fx); a number "margin" in meta says H / margin instead. With in_memory="auto" all images are decoded
-        now if they fit in IN_MEMORY_BYTES, else each when it is asked for; either way the pixels are the same.
+        now if they fit in IN_MEMORY_BYTES, else each when it is asked for; either way the pixels are the same. With
+        `lone`, each image of a subject without any known camera counts as one view of one of its own.
         Raises ConfigError naming the file that is bad.
         """
         roots = [Path(folders)] if isinstance(folders, (str, Path)) else [Path(folder) for folder in folders]
@@ -107,9 +109,7 @@ class FaceFolder:
             _load_source(root, index, side, size, keep, show_progress)
             for root, index, side in zip(roots, indices, sides, strict=True)
         )
-        views = [is_view for index in indices for is_view in index.is_view]
-        names = [(i, subject) for i, index in enumerate(indices) for subject in index.subjects]
-        return cls(sources, _group(names, views), size, tuple(weights))
+        return cls(sources, _views(indices, lone), size, tuple(weights))
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -133,6 +133,15 @@ class FaceFolder:
         """Index of the source of each image (B,)."""
         return np.searchsorted(self._ends, indices, side="right")
 
+    @cached_property
+    def posed(self) -> np.ndarray:
+        """Indices of the images whose camera is known."""
+        return np.flatnonzero(torch.cat([source.has_camera for source in self.sources]))
+
+    def poses(self, indices: np.ndarray) -> Tensor:
+        """Camera-to-world matrices (B, 4, 4) of images (B,)."""
+        return torch.cat([source.cameras.cam2world for source in self.sources])[indices]
+
     def by_source(self, indices: np.ndarray) -> list[tuple[FaceSource, np.ndarray, Tensor]]:
         """Images (B,) parted by source: the source, their places in `indices`, and their indices within the source."""
         owner = self.source_of(indices)
@@ -153,8 +162,13 @@ class FaceFolder:
         """How often to draw each image; None is all alike."""
         return self.probabilities(self.source_of(np.arange(len(self))))
 
-    def require_views(self, views: int) -> None:
-        """Raise ConfigError for a folder of which no subject has the views + 1 posed images that step 2 needs."""
+    def require_views(self, views: int, of_all: bool = True) -> None:
+        """Raise ConfigError for a folder of which no subject has the views + 1 posed images that step 2 needs.
+
+        If they aren't asked of all folders, one that has them is enough.
+        """
+        if not of_all and self.view_counts.max(initial=0) > views:
+            return
         for i, source in enumerate(self.sources):
             most = int(self.view_counts[self.subject_sources == i].max(initial=0))
             if most <= views:
@@ -189,7 +203,8 @@ def _load_source(
     root: Path, index: FaceIndex, side: int, size: int, in_memory: bool, show_progress: bool
 ) -> FaceSource:
     files = tuple(root / name for name in index.paths)
-    cameras, canonical_px = _cameras(root, index), _canonical_px(root, index, side)
+    canonical_px = _canonical_px(root, index, side)
+    cameras = _cameras(root, index, canonical_px / side)
     if size > canonical_px + 0.5:
         raise ConfigError(f"{root}: the canonical crop is {canonical_px:g} px, too small for size {size}")
     if not in_memory:
@@ -198,10 +213,11 @@ def _load_source(
     return FaceSource(root, files, side, pixels, cameras, index.has_camera, canonical_px)
 
 
-def _cameras(root: Path, index: FaceIndex) -> Cameras:
-    frontal = Cameras.from_angles(0.0).to_eg3d()
+def _cameras(root: Path, index: FaceIndex, canonical_share: float) -> Cameras:
+    frontal = Cameras.from_angles(0.0)
+    frontal.intrinsics[:, [0, 1], [0, 1]] *= canonical_share
     try:
-        return Cameras.from_eg3d(torch.where(index.has_camera[:, None], index.labels, frontal))
+        return Cameras.from_eg3d(torch.where(index.has_camera[:, None], index.labels, frontal.to_eg3d()))
     except CameraError as error:
         raise ConfigError(f"{root / INDEX_NAME}: bad label: {error}") from None
 
@@ -217,10 +233,14 @@ def _canonical_px(root: Path, index: FaceIndex, side: int) -> float:
     return float(round(canonical)) if abs(canonical - round(canonical)) < 0.02 else canonical
 
 
-def _group(names: Sequence[tuple[int, str]], keep: Sequence[bool]) -> tuple[np.ndarray, ...]:
-    """Indices of equal names that are to be kept, in order of first appearance."""
-    groups: dict[tuple[int, str], list[int]] = {}
-    for index, (name, kept) in enumerate(zip(names, keep, strict=True)):
-        if kept:
-            groups.setdefault(name, []).append(index)
+def _views(indices: Sequence[FaceIndex], lone: bool) -> tuple[np.ndarray, ...]:
+    """Of each subject the indices of its views, in order of first appearance; if `lone`, each lone image by itself."""
+    groups: dict[tuple[int, str, str], list[int]] = {}
+    count = 0
+    for i, index in enumerate(indices):
+        alone = index.is_lone if lone else [False] * len(index.paths)
+        for path, subject, is_view, by_itself in zip(index.paths, index.subjects, index.is_view, alone, strict=True):
+            if is_view or by_itself:
+                groups.setdefault((i, subject, path if by_itself else ""), []).append(count)
+            count += 1
     return tuple(np.array(group) for group in groups.values())

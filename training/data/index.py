@@ -78,6 +78,15 @@ class FaceIndex:
         return views
 
     @property
+    def is_lone(self) -> list[bool]:
+        """(N) which images show a subject of which no camera is known; of one that is listed twice the first."""
+        posed = set(compress(self.subjects, self.has_camera.tolist()))
+        first = {path: i for i, path in reversed(list(enumerate(self.paths)))}
+        return [
+            s not in posed and first[p] == i for i, (p, s) in enumerate(zip(self.paths, self.subjects, strict=True))
+        ]
+
+    @property
     def most_views(self) -> int:
         """Views of the subject that has most."""
         return max(Counter(compress(self.subjects, self.is_view)).values(), default=0)

@@ -1,7 +1,7 @@
 """Dead leaves: pictures of nothing, made of shapes that cover one another as things do (Matheron 1968).
 
     OUT/leaves.json  settings, written first
-    OUT/00000000.png ..., OUT/dataset.json (no cameras: for the autoencoder and step 1)
+    OUT/00000000.png ..., OUT/dataset.json (no cameras)
 
 A network that has only seen heads restores whatever a photo holds as if it were one of them. These teach it edges,
 strands and textures of every kind, as Achddou et al. 2021 train restoration. All values are chosen.

@@ -10,8 +10,11 @@ if TYPE_CHECKING:
     from ..options import RunOptions
 
 
-def load_faces(options: RunOptions, size: int, rank: int) -> FaceFolder:
-    """The folders of `options.data`, drawn from, parted and held as the options say. Raises ConfigError."""
+def load_faces(options: RunOptions, size: int, rank: int, lone: bool = False) -> FaceFolder:
+    """The folders of `options.data`, drawn from, parted and held as the options say. Raises ConfigError.
+
+    With `lone`, subjects of unknown camera count as having one view.
+    """
     return FaceFolder.load(
         options.data,
         size,
@@ -19,4 +22,5 @@ def load_faces(options: RunOptions, size: int, rank: int) -> FaceFolder:
         weights=options.data_weights,
         split=options.split,
         in_memory=options.in_memory,
+        lone=lone,
     )

@@ -162,6 +162,29 @@ def test_folder_without_any_camera(tmp_path: Path) -> None:
         folder.require_views(1)
 
 
+def test_lone_pictures_count_as_one_view_on_demand(tmp_path: Path) -> None:
+    make_folder(tmp_path / "posed", margin=1.25)
+    make_folder(tmp_path / "lone", subjects=2)
+    labels = json.loads((tmp_path / "lone" / "dataset.json").read_text())["labels"]
+    edit_index(tmp_path / "lone", labels=[[path, None] for path, _ in labels], meta={"margin": 1.25})
+    roots = [tmp_path / "posed", tmp_path / "lone"]
+    folder = FaceFolder.load(roots, size=32, lone=True)
+    assert [views.tolist() for views in folder.views] == [
+        [0, 1, 2, 3],
+        [4, 5, 6, 7],
+        [8, 9, 10, 11],
+        *([i] for i in range(12, 20)),
+    ]
+    assert folder.posed.tolist() == list(range(12))
+    assert torch.equal(folder.poses(np.array([3, 1])), folder.sources[0].cameras.cam2world[[3, 1]])
+    folder.require_views(3, of_all=False)
+    for complaint, needed, of_all in (("lone", 3, True), ("posed", 4, False)):
+        with pytest.raises(ConfigError, match=f"{complaint}: no subject has the {needed + 1} images"):
+            folder.require_views(needed, of_all)
+    # A frontal camera of what is shown, margin and all.
+    torch.testing.assert_close(folder.sources[1].canonical_cameras()[:1].to_eg3d(), Cameras.from_angles(0.0).to_eg3d())
+
+
 def test_canonical_crop_is_the_exact_centre_with_the_canonical_camera(tmp_path: Path) -> None:
     pixels = make_folder(tmp_path)
     source = only_source(FaceFolder.load(tmp_path, size=32))

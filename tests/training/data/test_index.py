@@ -38,6 +38,15 @@ def test_round_trip_with_unknown_cameras_and_splits(tmp_path: Path) -> None:
     assert (content["version"], content["labels"][1]) == (2, ["b/0.png", None])
 
 
+def test_lone_images_are_those_of_subjects_without_any_camera(tmp_path: Path) -> None:
+    labels = torch.full((5, 25), math.nan, dtype=torch.float64)
+    labels[1] = LABELS[0]
+    write_index(tmp_path, ["a/0.png", "a/1.png", "b/0.png", "b/1.png", "b/0.png"], labels, [*"aabbb"], {})
+    index = read_index(tmp_path)
+    assert index.is_lone == [False, False, True, True, False]
+    assert index.is_view == [False, True, False, False, False]
+
+
 def test_write_checks_what_it_is_given(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="1 paths, 2 labels"):
         write_index(tmp_path, ["a.png"], torch.zeros(2, 25), ["a", "a"], {})
