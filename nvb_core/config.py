@@ -13,6 +13,8 @@ from .errors import ConfigError
 
 LARGEST, MOST_LEVELS, MOST_BLOCKS = 8192, 16, 64
 """Far beyond any real model: a file that asks for more is broken or made to hang whoever opens it."""
+OPTIONAL = ("lift_width",)
+"""Numbers of which 0 says that the part isn't there."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,9 @@ class ViewConfig:
     """Chosen."""
     camera_predictor_heads: int = 8
     """Chosen."""
+    lift_width: int = 0
+    """Chosen: of the network that puts the photo's features straight into the cells on their rays, at twice the grid's
+    resolution (`lift`). 0 is none, as in the paper."""
 
 
 @dataclass(frozen=True)
@@ -177,8 +182,10 @@ class ModelConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
         """Inverse of `to_dict`. Raises ConfigError on unknown or missing keys and on values of the wrong type."""
-        if isinstance(values, dict):
-            values = {"sampling_steps": cls.sampling_steps, **values}  # younger than the first checkpoints
+        if isinstance(values, dict):  # what is younger than the first checkpoints
+            values = {"sampling_steps": cls.sampling_steps, **values}
+            if isinstance(values.get("view"), dict):
+                values["view"] = {"lift_width": ViewConfig.lift_width, **values["view"]}
         return _build(cls, values, "config")
 
 
@@ -188,6 +195,8 @@ def _require_positive(part: Any, where: str) -> None:
         value = getattr(part, entry.name)
         items = value if isinstance(value, tuple) else (value,)
         numbers = [item for item in items if type(item) in (int, float)]
+        if entry.name in OPTIONAL and value == 0:
+            continue
         if not 1 <= len(items) <= MOST_LEVELS or not all(0 < number <= LARGEST for number in numbers):
             raise ConfigError(f"{where}.{entry.name} is {value!r:.80}, must be above 0, and at most {LARGEST}")
         if entry.name.endswith(("blocks", "blocks_per_level", "layers_per_block")) and value > MOST_BLOCKS:

@@ -10,6 +10,7 @@ generator to one picture (pivotal tuning, Roich et al. 2021), here with a frozen
 from __future__ import annotations
 
 import functools
+import math
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .cameras import Cameras
 from .frustum import sample_frustum
+from .lift import resampled
 from .model import NVBModel
 from .timed import TimeConditioned
 
@@ -38,6 +40,7 @@ def fitted_grid(
 ) -> TimeConditioned:
     """Grids (B, C, z, y, x) per timestep, corrected; one correction per face serves all timesteps.
 
+    Where a `PhotoLift` has made the grid finer, the correction is of the g³ cells before that, and is made finer too.
     It is sought when a grid is asked for first, in the middle of the diffusion. features (B, C, h, w) and grid per
     timestep; source holds B cameras.
     """
@@ -58,7 +61,7 @@ def fitted_grid(
     @torch.no_grad()
     def compute(timestep: int) -> Tensor:
         value = grid.at(timestep)
-        return (value.float() + correction()).to(value.dtype)
+        return (value.float() + resampled(correction(), value.shape[-1])).to(value.dtype)
 
     return TimeConditioned(compute)
 
@@ -72,17 +75,18 @@ def _correct(
     timestep: int,
     steps: int,
 ) -> Tensor:
-    """Of one face's grid (C, z, y, x), for its photo's features (C, h, w): (1, C, z, y, x) float32.
+    """Of one face's grid (C, z, y, x), for its photo's features (C, h, w): (1, C, g, g, g) float32.
 
     `weights` are the depth aggregation's.
     """
-    frustum_of, inside = _frustum_operator(model, source, grid)
+    start, inside = _sampled(model, source, grid[None].float())  # (1, C, D·h·w)
+    frustum_of, _ = _sampled(model, source, _each_cell(model, grid))  # (1, g³, D·h·w)
     timesteps, target = torch.full((1,), timestep, device=grid.device), normalised_features(wanted[None])
-    start, correction = grid[None].float(), torch.zeros_like(grid[None], dtype=torch.float32, requires_grad=True)
+    cells = (model.view.volume.grid_size,) * 3
+    correction = torch.zeros(1, len(grid), *cells, device=grid.device, requires_grad=True)
     optimizer = torch.optim.Adam([correction])
     for step in range(steps):
-        cells = (start + correction).flatten(2)  # (1, C, g³)
-        frustum = (cells @ frustum_of).to(grid.dtype).unflatten(2, inside.shape[1:])
+        frustum = (start + correction.flatten(2) @ frustum_of[0]).to(grid.dtype).unflatten(2, inside.shape[1:])
         with sdpa_kernel(SDPBackend.MATH):  # the same from run to run, and on CPUs quicker where rays are short
             features = functional_call(model.view.aggregator, weights, (frustum, inside, timesteps))
         # A sum, which half precision can still tell from nothing; steps don't depend on the loss's scale.
@@ -96,17 +100,22 @@ def _correct(
     return correction.detach()
 
 
-def _frustum_operator(model: NVBModel, source: Cameras, grid: Tensor) -> tuple[Tensor, Tensor]:
-    """Sampling the frustum of one camera as a matrix (g³, D·h·w), and which samples are inside (1, D, h, w).
+def _sampled(model: NVBModel, source: Cameras, grids: Tensor) -> tuple[Tensor, Tensor]:
+    """Grids (1, K, z, y, x) in the frustum of one camera (1, K, D·h·w), and which samples are inside (1, D, h, w)."""
+    cam2world, intrinsics = (m[None].to(grids.device, torch.float32) for m in (source.cam2world, source.intrinsics))
+    size = (model.view.grid_extent, model.view.depth_samples, model.view.feature_size)
+    samples, inside = sample_frustum(grids, cam2world, intrinsics, *size)
+    return samples.flatten(2), inside
 
-    As a matrix product it has a gradient on every device, and the same one each time.
+
+def _each_cell(model: NVBModel, grid: Tensor) -> Tensor:
+    """Grids (1, g³, z, y, x) like `grid` (C, z, y, x), one for each cell to correct, with that cell alone.
+
+    Sampled, they are a matrix, whose product with a correction has a gradient on every device, and the same each time.
     """
-    view, shape = model.view, grid.shape[1:]
-    each_cell = torch.eye(shape.numel(), device=grid.device).unflatten(1, shape)[None]  # (1, g³, z, y, x)
-    cam2world, intrinsics = (m[None].to(grid.device, torch.float32) for m in (source.cam2world, source.intrinsics))
-    size = (view.grid_extent, view.depth_samples, view.feature_size)
-    samples, inside = sample_frustum(each_cell, cam2world, intrinsics, *size)
-    return samples[0].flatten(1), inside
+    cells = (model.view.volume.grid_size,) * 3
+    alone = torch.eye(math.prod(cells), device=grid.device).unflatten(1, cells)[None]
+    return resampled(alone, grid.shape[-1])
 
 
 def normalised_features(features: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 ```
 features (B, C, h, w) -+-> CameraPredictor --> camera vector (B, 16)
-                       +-> FeatureVolume(camera, t) --> grid (B, C, g, g, g)
+                       +-> FeatureVolume(camera, t) --> grid (B, C, g, g, g); with a PhotoLift g is twice grid_size
 grid, view cameras --> sample_frustum --> (B·N, C, D, h, w) --> DepthAggregator(t) --> (B·N, C, h, w)
 ```
 
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from .config import ModelConfig
 from .frustum import sample_frustum
 from .layers import Attention, FeedForward, ModulatedNorm, Operations, TimeEmbedding, grid_position, start_constant_
+from .lift import PhotoLift
 
 CAMERA_CHANNELS = 16
 FRONTAL_CAMERA = (1.0, 0, 0, 0, 0, -1.0, 0, 0, 0, 0, -1.0, 1.0, 1.0, 1.0, 0.5, 0.5)
@@ -79,6 +80,7 @@ class FeatureVolume(nn.Module):
         self.camera = nn.Sequential(first, nn.SiLU(), last)
         self.blocks = nn.ModuleList(VolumeBlock(channels, heads, operations) for _ in range(blocks))
         self.norm_out = operations.LayerNorm(channels)
+        self.lift: PhotoLift | None = None
 
     def forward(self, features: Tensor, camera: Tensor, timesteps: Tensor) -> Tensor:
         """features (B, C, h, w), camera vector (B, 16), timesteps (B,) -> grid (B, C, z, y, x)."""
@@ -88,7 +90,8 @@ class FeatureVolume(nn.Module):
         x = self.queries.to(device).expand(len(features), -1, -1)
         for block in self.blocks:
             x = block(x, context, condition)
-        return rearrange(self.norm_out(x), "b (z y x) c -> b c z y x", z=self.grid_size, y=self.grid_size)
+        grid = rearrange(self.norm_out(x), "b (z y x) c -> b c z y x", z=self.grid_size, y=self.grid_size)
+        return grid if self.lift is None else self.lift(grid, features, camera)
 
 
 class AggregatorBlock(nn.Module):
@@ -165,6 +168,8 @@ class ViewTransform(nn.Module):
         self.feature_size = size
         self.camera_predictor = CameraPredictor(channels, view.camera_predictor_heads, size, operations)
         self.volume = FeatureVolume(channels, view.grid_size, view.volume_blocks, view.volume_heads, size, operations)
+        if view.lift_width:
+            self.volume.lift = PhotoLift(channels, view.lift_width, view.grid_size, view.grid_extent, operations)
         self.aggregator = DepthAggregator(
             channels,
             view.aggregator_width,

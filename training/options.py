@@ -298,6 +298,9 @@ class Step2Options(RunOptions):
     """Draw subjects with fewer than `views` + 1 pictures too (photos, dead leaves): the same picture, each time cropped
     in its own way with `loose_targets`, then stands for several views, so that the grid learns to hold whatever a photo
     shows (chosen). A picture of a subject of which no camera is known is one by itself, under a pose lent to it."""
+    lift_width: int = 0
+    """Give the model a network of this width that puts the photo's features straight into the cells on their rays, at
+    twice the grid's resolution (chosen; the paper's cells only attend to them). 0 keeps it as it is."""
     latent_cache: Path | None = None
     """Folder for latents of the targets, encoded once instead of in every step and rounded to float16; where several
     machines train, on storage that all see."""
@@ -306,7 +309,7 @@ class Step2Options(RunOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_not_negative(self, "feature_weight", "cosine_weight", "camera_weight")
+        _require_not_negative(self, "feature_weight", "cosine_weight", "camera_weight", "lift_width")
         if self.views < 1:
             raise ConfigError(f"views is {self.views}, must be at least 1")
         if not 0 <= self.denoised_views <= self.views:

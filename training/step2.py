@@ -27,6 +27,7 @@ from .economy import economise
 from .export import export_stage, start_model
 from .latent_cache import LatentCache
 from .launch import process_index
+from .lift import add_lift
 from .loop import Picture, Trainer
 from .losses import feature_losses, psnr_db
 from .options import Step2Options
@@ -105,7 +106,10 @@ class Step2Stage:
 
     def __init__(self, options: Step2Options, rank: int) -> None:
         self.options = options
+        torch.manual_seed(options.seed)  # what starts at random must do so alike in all processes
         self.model = start_model(options.init, options.base)
+        if options.lift_width:
+            add_lift(self.model, options.lift_width)
         self.folder = load_faces(options, self.model.config.image_size, rank, lone=options.own_views)
         self.folder.require_views(options.views, of_all=not options.own_views)
         self.shown, self.validation_source = validation_faces(options, self.folder, rank, options.views)

@@ -99,6 +99,14 @@ def test_checkpoints_from_before_sampling_steps_take_the_papers() -> None:
     assert SD21.sampling_steps == SD15.sampling_steps == 50
 
 
+def test_checkpoints_from_before_the_lift_have_none() -> None:
+    values = MINI.to_dict()
+    assert values["view"].pop("lift_width") == 0
+    assert ModelConfig.from_dict(values) == MINI
+    with pytest.raises(ConfigError, match=r"view\.lift_width is -1, must be above 0"):
+        ModelConfig.from_dict(edited("view", "lift_width", value=-1))
+
+
 @pytest.mark.parametrize("steps", [0, -1, 1001])
 def test_sampling_steps_out_of_range(steps: int) -> None:
     with pytest.raises(ConfigError, match=f"^sampling_steps is {steps}, must be in 1–1000$"):

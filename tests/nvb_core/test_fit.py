@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,8 +12,9 @@ from nvb_core import fit
 from nvb_core.cameras import Cameras
 from nvb_core.config import tiny_config
 from nvb_core.errors import ConfigError
-from nvb_core.fit import EPSILON, RATE, _frustum_operator, normalised_features
+from nvb_core.fit import EPSILON, RATE, _each_cell, _sampled, normalised_features
 from nvb_core.frustum import sample_frustum
+from nvb_core.lift import resampled
 from nvb_core.model import NVBModel
 from nvb_core.pipeline import ViewFeatures, build_grid, encode_faces, render_views
 from nvb_core.sampling import SamplingOptions
@@ -23,11 +25,13 @@ TIMESTEP = 500
 """In the middle of the diffusion, where grids are fitted."""
 
 
-@pytest.fixture
-def model() -> NVBModel:
+@pytest.fixture(params=[0, 8], ids=["plain", "lifted"])
+def model(request: pytest.FixtureRequest) -> NVBModel:
     """With weights that let the grid reach the features; as they start, aggregation passes on little of it."""
     torch.manual_seed(0)
-    model = NVBModel(tiny_config()).requires_grad_(False).eval()
+    config = tiny_config()
+    config = replace(config, view=replace(config.view, lift_width=request.param))
+    model = NVBModel(config).requires_grad_(False).eval()
     for parameter in model.view.parameters():
         parameter.data += 0.05 * torch.randn_like(parameter)
     return model
@@ -60,17 +64,23 @@ def test_one_correction_serves_all_timesteps(model: NVBModel, features: TimeCond
         torch.testing.assert_close(correction, corrections[0], atol=1e-5, rtol=0)
 
 
+def no_correction(model: NVBModel) -> Tensor:
+    """Of one face's cells (1, C, g, g, g), which a lift makes finer."""
+    return torch.zeros(1, 16, *(model.view.volume.grid_size,) * 3)
+
+
 def test_the_first_step_goes_down_the_gradient(model: NVBModel, features: TimeConditioned) -> None:
     """Adam's first step in closed form; the gradient here is that of sampling itself."""
     plain, fitted = (build_grid(model, features, CAMERAS, steps).at(TIMESTEP) for steps in (0, 1))
-    grid = plain[:1].clone().requires_grad_(True)
+    cells = no_correction(model).requires_grad_(True)
     matrices = (m[:1, None].float() for m in (CAMERAS.cam2world, CAMERAS.intrinsics))
+    grid = plain[:1] + resampled(cells, plain.shape[-1])
     views = model.view.view_features(grid, *matrices, torch.tensor([TIMESTEP]))
     F.mse_loss(normalised_features(views), normalised_features(features.at(TIMESTEP)[:1])).backward()
-    assert grid.grad is not None
-    epsilon = EPSILON * grid.grad.square().mean().sqrt()
-    expected = -RATE * grid.grad / (grid.grad.abs() + epsilon)
-    torch.testing.assert_close(fitted[:1] - plain[:1], expected, atol=1e-5, rtol=1e-3)
+    assert cells.grad is not None
+    epsilon = EPSILON * cells.grad.square().mean().sqrt()
+    expected = -RATE * cells.grad / (cells.grad.abs() + epsilon)
+    torch.testing.assert_close(fitted[:1] - plain[:1], resampled(expected, plain.shape[-1]), atol=1e-5, rtol=1e-3)
     assert float(expected.abs().max()) > 0.5 * RATE
 
 
@@ -78,17 +88,19 @@ def test_later_steps_are_adams_at_a_falling_rate(model: NVBModel, features: Time
     plain, fitted = (build_grid(model, features, CAMERAS, steps).at(TIMESTEP) for steps in (0, 3))
     matrices = [m[:1, None].float() for m in (CAMERAS.cam2world, CAMERAS.intrinsics)]
     target = normalised_features(features.at(TIMESTEP)[:1])
-    grid, epsilon = plain[:1].clone(), 0.0
-    mean, square = torch.zeros_like(grid), torch.zeros_like(grid)
+    cells, epsilon = no_correction(model), 0.0
+    mean, square = torch.zeros_like(cells), torch.zeros_like(cells)
     rates = (0.12, 0.088, 0.056)  # evenly down from the first, not quite to a fifth of it
     for step, rate in enumerate(rates, start=1):
-        grid = grid.detach().requires_grad_(True)
+        cells = cells.detach().requires_grad_(True)
+        grid = plain[:1] + resampled(cells, plain.shape[-1])
         views = model.view.view_features(grid, *matrices, torch.tensor([TIMESTEP]))
-        (gradient,) = torch.autograd.grad(F.mse_loss(normalised_features(views), target), grid)
+        (gradient,) = torch.autograd.grad(F.mse_loss(normalised_features(views), target), cells)
         epsilon = epsilon or 0.3 * float(gradient.square().mean().sqrt())
         mean, square = 0.9 * mean + 0.1 * gradient, 0.999 * square + 0.001 * gradient.square()
-        grid = grid - rate * mean / (1 - 0.9**step) / ((square / (1 - 0.999**step)).sqrt() + epsilon)
-    torch.testing.assert_close(fitted[:1], grid.detach(), atol=1e-4, rtol=1e-3)
+        cells = cells - rate * mean / (1 - 0.9**step) / ((square / (1 - 0.999**step)).sqrt() + epsilon)
+    expected = plain[:1] + resampled(cells.detach(), plain.shape[-1])
+    torch.testing.assert_close(fitted[:1], expected, atol=1e-4, rtol=1e-3)
 
 
 def test_a_grid_that_no_gradient_reaches_stays(model: NVBModel, features: TimeConditioned) -> None:
@@ -114,13 +126,18 @@ def test_the_correction_is_sought_once(
     assert len(calls) == 2  # one for each face
 
 
-def test_the_operator_samples_the_frustum(model: NVBModel) -> None:
-    view, grid = model.view, torch.randn(1, 6, *(model.view.volume.grid_size,) * 3)
+def test_a_correction_is_sampled_as_the_grid_with_it_is(model: NVBModel, features: TimeConditioned) -> None:
+    """By matrix, as if it had been made finer and added."""
+    view, size = model.view, model.view.volume.grid_size
+    grid, correction = build_grid(model, features, CAMERAS).at(0)[0], torch.randn(1, 16, size, size, size)
     matrices = (m[:1, None].float() for m in (CAMERAS.cam2world, CAMERAS.intrinsics))
-    expected, expected_inside = sample_frustum(grid, *matrices, view.grid_extent, view.depth_samples, view.feature_size)
-    operator, inside = _frustum_operator(model, CAMERAS[0], grid[0])
-    torch.testing.assert_close((grid.flatten(2) @ operator).unflatten(2, inside.shape[1:]), expected)
-    assert torch.equal(inside, expected_inside)
+    whole = grid[None] + resampled(correction, grid.shape[-1])
+    expected, inside = sample_frustum(whole, *matrices, view.grid_extent, view.depth_samples, view.feature_size)
+    start, found_inside = _sampled(model, CAMERAS[0], grid[None])
+    operator, _ = _sampled(model, CAMERAS[0], _each_cell(model, grid))
+    found = (start + correction.flatten(2) @ operator[0]).unflatten(2, inside.shape[1:])
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    assert torch.equal(found_inside, inside)
 
 
 def test_faces_are_fitted_each_by_itself_and_alike_each_time(model: NVBModel, features: TimeConditioned) -> None:
@@ -148,7 +165,7 @@ def test_in_inference_mode_with_weights_made_in_it(model: NVBModel) -> None:
     crop = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(3)) * 2 - 1
     expected = rendered(model, crop)
     with torch.inference_mode():
-        inside = NVBModel(tiny_config()).requires_grad_(False).eval()
+        inside = NVBModel(model.config).requires_grad_(False).eval()
         inside.load_state_dict(model.state_dict())
         assert all(parameter.is_inference() for parameter in inside.view.parameters())
         torch.testing.assert_close(rendered(inside, crop.clone()), expected, atol=1e-5, rtol=0)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -20,6 +21,17 @@ T = torch.tensor([100])
 @pytest.fixture
 def view(tiny_model: NVBModel) -> ViewTransform:
     return copy.deepcopy(tiny_model.view)
+
+
+@pytest.fixture
+def lifted() -> ViewTransform:
+    """With a lift, and without zeros."""
+    config = tiny_config()
+    torch.manual_seed(0)
+    view = ViewTransform(replace(config, view=replace(config.view, lift_width=8))).requires_grad_(False)
+    for parameter in view.parameters():
+        parameter.add_(0.05 * torch.randn_like(parameter))
+    return view
 
 
 @pytest.fixture
@@ -137,7 +149,20 @@ def test_views_are_face_major_each_with_its_faces_time(view: ViewTransform) -> N
             torch.testing.assert_close(both[3 * face + n : 3 * face + n + 1], alone)
 
 
-def test_gradients_reach_every_parameter(view: ViewTransform, features: torch.Tensor) -> None:
+def test_a_lift_makes_the_grid_finer(lifted: ViewTransform, features: torch.Tensor) -> None:
+    timesteps = torch.tensor([50, 900])
+    grid = lifted.volume(features, CAMERAS[:2].to_vector(), timesteps)
+    assert grid.shape == (2, CHANNELS, 2 * GRID, 2 * GRID, 2 * GRID)
+    assert (grid[0] - lifted.volume(features, CAMERAS[1:].to_vector(), timesteps)[0]).abs().max() > 1e-4
+    whole = lifted.view_features(grid, *matrices(CAMERAS, CAMERAS), timesteps)
+    second = lifted.volume(features[1:], CAMERAS[1:2].to_vector(), timesteps[1:])
+    alone = lifted.view_features(second, *matrices(CAMERAS), timesteps[1:])
+    torch.testing.assert_close(alone, whole[3:], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("which", ["view", "lifted"])
+def test_gradients_reach_every_parameter(which: str, request: pytest.FixtureRequest, features: torch.Tensor) -> None:
+    view: ViewTransform = request.getfixturevalue(which)
     view.requires_grad_(True)
     timesteps = torch.tensor([50, 900])
     vector = view.camera_predictor(features)
@@ -148,7 +173,9 @@ def test_gradients_reach_every_parameter(view: ViewTransform, features: torch.Te
     assert dead == []
 
 
-def test_half_precision(view: ViewTransform, features: torch.Tensor) -> None:
+@pytest.mark.parametrize("which", ["view", "lifted"])
+def test_half_precision(which: str, request: pytest.FixtureRequest, features: torch.Tensor) -> None:
+    view: ViewTransform = request.getfixturevalue(which)
     view, features = view.to(torch.bfloat16), features.bfloat16()
     t = torch.tensor([50, 900])
     grid = view.volume(features, CAMERAS[:2].to_vector(), t)

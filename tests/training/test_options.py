@@ -61,6 +61,7 @@ def test_values_outside_their_range_are_named(stage: str, name: str, value: Any)
         ("feature_weight", -1.0),
         ("cosine_weight", -1.0),
         ("camera_weight", -1.0),
+        ("lift_width", -1),
         ("true_camera_probability", 1.5),
     ],
 )

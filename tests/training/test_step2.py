@@ -144,6 +144,22 @@ def test_only_the_camera_loss_trains_the_camera_predictor(
     assert all(p.grad is not None and p.grad.any() for p in stage.model.view.volume.camera.parameters())
 
 
+def test_gives_the_model_a_lift_on_demand(tmp_path: Path, faces: Path, tiny_checkpoint: Path) -> None:
+    assert train(options(tmp_path / "a", faces, tiny_checkpoint, lift_width=8, lr=0.01)) == 2
+    lifted = tmp_path / "a" / "model.safetensors"
+    assert read_metadata(lifted)["config_object"].view.lift_width == 8
+    tensors = load_file(lifted)
+    assert tensors["view.volume.lift.out.weight"].any()
+    AcceleratorState._reset_state()
+    assert train(options(tmp_path / "b", faces, lifted, lr=0.01)) == 2  # trains on without being asked again
+    assert not torch.equal(
+        load_file(tmp_path / "b" / "model.safetensors")["view.volume.lift.out.weight"],
+        tensors["view.volume.lift.out.weight"],
+    )
+    with pytest.raises(ConfigError, match="lift has width 8 already"):
+        Step2Stage(options(tmp_path / "c", faces, lifted, lift_width=4), rank=0)
+
+
 def lone_pictures(folder: Path, faces: Path, count: int = 4) -> Path:
     """A face folder of some of the pictures of another, none of known camera."""
     pictures = sorted(faces.glob("*/*.png"))[:count]
